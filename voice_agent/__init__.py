@@ -1,0 +1,1 @@
+"""A real-time voice agent on Trio: each call is one nursery."""

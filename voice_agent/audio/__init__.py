@@ -1,0 +1,1 @@
+"""Audio: codecs and resampling; one subject per file."""

@@ -1,0 +1,1 @@
+"""Shared nouns of the project; imports nothing of ours."""

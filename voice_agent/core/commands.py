@@ -1,0 +1,55 @@
+"""What a caller can ask for beside sending audio: a closed union of small frozen classes.
+
+A transport decodes these from its own wire. ``position_seconds`` is where in the call's audio the command stands,
+because a flush means the audio that came before it.
+"""
+
+import attrs
+
+from voice_agent.core.formats import AudioFormat
+
+
+@attrs.frozen(kw_only=True)
+class CallOptions:
+    """What a caller chooses for the call."""
+
+    language: str = "en"
+    partials: bool = True
+
+
+@attrs.frozen(kw_only=True)
+class Start:
+    """The audio format and the options are settled; comes once, before any audio."""
+
+    audio_format: AudioFormat = attrs.field(factory=AudioFormat)
+    options: CallOptions = attrs.field(factory=CallOptions)
+
+
+@attrs.frozen(kw_only=True)
+class TypedText:
+    """The caller wrote instead of speaking."""
+
+    text: str
+    position_seconds: float = 0.0
+
+
+@attrs.frozen(kw_only=True)
+class Flush:
+    """End the current utterance here and give its final."""
+
+    position_seconds: float = 0.0
+
+
+@attrs.frozen(kw_only=True)
+class Ping:
+    """Answer with a pong of the same id."""
+
+    id: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Stop:
+    """No more audio comes: finish what was said, then close."""
+
+
+Command = Start | TypedText | Flush | Ping | Stop

@@ -1,0 +1,198 @@
+"""The error tree, by whose fault it is: the caller's, the operator's, a dependency's, ours.
+
+Each class that is raised has a stable ``code``: programs branch on it, documents list it, and it never changes
+its meaning. A caller's error also says what it does to a call: ``fatal`` errors end it with ``close_code``.
+"""
+
+from typing import ClassVar
+
+
+class VoiceAgentError(Exception):
+    """The root; catch it to catch everything that this project raises on purpose."""
+
+    code: ClassVar[str] = "error"
+
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+        """The field, setting or parameter at fault, where one is."""
+
+
+class CallerError(VoiceAgentError):
+    """The caller sent something that can't be served; the server is well."""
+
+    code = "caller_error"
+    fatal: ClassVar[bool] = False
+    close_code: ClassVar[int] = 1008
+    """WebSocket close code (RFC 6455, section 7.4; 4000-4999 are ours) when the error is fatal."""
+
+
+class InvalidJsonError(CallerError):
+    """A text message is not JSON, repeats a key, nests too deep, or holds NaN or infinity."""
+
+    code = "invalid_json"
+
+
+class NotAnObjectError(CallerError):
+    """A text message is JSON, but not an object with a string ``type``."""
+
+    code = "not_an_object"
+
+
+class UnknownTypeError(CallerError):
+    """The message's ``type`` is not one of the protocol."""
+
+    code = "unknown_type"
+
+
+class TooManyUnknownTypesError(CallerError):
+    """Ten messages of unknown type: the client speaks another protocol."""
+
+    code = "too_many_unknown_types"
+    fatal = True
+    close_code = 1008
+
+
+class InvalidFieldError(CallerError):
+    """A field is missing, unknown, of the wrong type or out of range."""
+
+    code = "invalid_field"
+
+
+class UnsupportedFormatError(CallerError):
+    """The encoding, rate or channel count of the audio is not one that can be heard."""
+
+    code = "unsupported_format"
+    fatal = True
+    close_code = 4415
+
+
+class BadAudioError(CallerError):
+    """The bytes of an audio message are not audio of the agreed format."""
+
+    code = "bad_audio"
+    fatal = True
+    close_code = 4400
+
+
+class AlreadyStartedError(CallerError):
+    """``start`` came a second time, or after audio had begun."""
+
+    code = "already_started"
+
+
+class AudioAfterStopError(CallerError):
+    """Audio came after ``stop``."""
+
+    code = "audio_after_stop"
+
+
+class MessageTooLargeError(CallerError):
+    """A message is over the limit of its kind."""
+
+    code = "message_too_large"
+    fatal = True
+    close_code = 1009
+
+
+class RateExceededError(CallerError):
+    """Messages come faster than the limit."""
+
+    code = "rate_exceeded"
+    fatal = True
+    close_code = 4429
+
+
+class SlowConsumerError(CallerError):
+    """The caller does not read what is sent to it."""
+
+    code = "slow_consumer"
+    fatal = True
+    close_code = 1008
+
+
+class StartTimeoutError(CallerError):
+    """Neither ``start`` nor audio came within the time allowed."""
+
+    code = "start_timeout"
+    fatal = True
+    close_code = 4408
+
+
+class InvalidFrameError(CallerError, ValueError):
+    """An :class:`AudioFrame` can't be made of these values."""
+
+    code = "invalid_frame"
+
+
+class SessionClosedError(CallerError):
+    """The session has ended, or its audio has been finished; nothing more can be sent into it."""
+
+    code = "session_closed"
+
+
+class UnreadableFileError(CallerError):
+    """An audio file given on the command line can't be read."""
+
+    code = "unreadable_file"
+
+
+class OperatorError(VoiceAgentError):
+    """The server is set up in a way that can't work; the message says what to change."""
+
+    code = "operator_error"
+
+
+class SettingsError(OperatorError):
+    """One or more settings are unknown, of the wrong type or out of range; the message lists all of them."""
+
+    code = "invalid_settings"
+
+
+class ModelFileError(OperatorError):
+    """A model file is missing, truncated, of the wrong shape or of the wrong checksum."""
+
+    code = "model_file"
+
+
+class UnsafeBindError(OperatorError):
+    """The server would listen beyond loopback without knowing who may call."""
+
+    code = "unsafe_bind"
+
+
+class AddressInUseError(OperatorError):
+    """The address to listen on is taken or can't be had."""
+
+    code = "address_in_use"
+
+
+class DependencyError(VoiceAgentError):
+    """Something that we rely on failed: a peer, an engine, a store."""
+
+    code = "dependency_error"
+
+
+class TransportBrokenError(DependencyError):
+    """The caller's connection went away."""
+
+    code = "transport_broken"
+
+
+class RecognitionFailedError(DependencyError):
+    """The speech engine raised; the utterance has no transcript."""
+
+    code = "recognition_failed"
+
+
+class ServerUnreachableError(DependencyError):
+    """A client could not reach the server, or the server refused the call."""
+
+    code = "server_unreachable"
+
+
+class InternalError(VoiceAgentError):
+    """A defect of ours; the log has the trace, the caller gets this code only."""
+
+    code = "internal_error"

@@ -1,0 +1,130 @@
+"""What a session tells: a closed union of small frozen classes, named as nouns.
+
+A session stamps each event with ``seq`` (counts from 1 without gaps) and ``position_ms`` (how much of the call's
+audio had been heard by then).
+"""
+
+from enum import StrEnum
+from typing import Any
+
+import attrs
+
+from voice_agent.core.commands import CallOptions
+from voice_agent.core.formats import AudioFormat
+from voice_agent.core.transcripts import TranscriptResult
+
+
+class CloseReason(StrEnum):
+    """Why a call ended."""
+
+    STOPPED = "stopped"
+    """The caller sent ``stop``, or the embedding program called ``finish()``."""
+    HANGUP = "hangup"
+    """The caller's connection went away."""
+    IDLE_TIMEOUT = "idle_timeout"
+    MAX_DURATION = "max_duration"
+    DRAIN = "drain"
+    """The server is shutting down and the grace time is over."""
+    CALLER_ERROR = "caller_error"
+    INTERNAL_ERROR = "internal_error"
+    CANCELLED = "cancelled"
+    """The scope around the session was cancelled."""
+
+
+@attrs.frozen(kw_only=True)
+class CloseRecord:
+    """How a call ended; what is logged, counted and told.
+
+    Times are seconds. ``stage_waited_for`` names what the close had to wait for, or is empty; ``tasks_left`` is the
+    number of the call's tasks that were alive when its nursery had been left.
+    """
+
+    session_id: str
+    reason: CloseReason
+    error_code: str | None
+    duration_seconds: float
+    audio_seconds: float
+    dropped_audio_ms: int
+    transcripts: int
+    close_seconds: float
+    stage_waited_for: str
+    tasks_left: int
+
+
+@attrs.frozen(kw_only=True)
+class _Stamped:
+    seq: int = 0
+    position_ms: int = 0
+
+
+@attrs.frozen(kw_only=True)
+class SessionReady(_Stamped):
+    """The session hears; ``limits`` are what the caller should know (bytes, seconds)."""
+
+    session_id: str
+    audio_format: AudioFormat
+    options: CallOptions
+    limits: dict[str, Any] = attrs.field(factory=dict)
+
+
+@attrs.frozen(kw_only=True)
+class SpeechStarted(_Stamped):
+    """The caller began to speak at ``start`` seconds of the call."""
+
+    utterance: int
+    start: float
+
+
+@attrs.frozen(kw_only=True)
+class SpeechStopped(_Stamped):
+    """The caller's utterance ended at ``end`` seconds of the call; its final follows, if it holds words."""
+
+    utterance: int
+    end: float
+
+
+@attrs.frozen(kw_only=True)
+class Transcript(_Stamped):
+    """A partial or a final."""
+
+    result: TranscriptResult
+
+
+@attrs.frozen(kw_only=True)
+class Notice(_Stamped):
+    """Something the caller should know that is no error: ``overflow``, ``draining`` or ``no_words``."""
+
+    code: str
+    message: str
+    detail: dict[str, Any] = attrs.field(factory=dict)
+
+
+@attrs.frozen(kw_only=True)
+class Pong(_Stamped):
+    """The answer to a ping."""
+
+    id: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Fault(_Stamped):
+    """An error, told by its stable code; a fatal one is followed by the close."""
+
+    code: str
+    message: str
+    is_fatal: bool
+    field: str | None = None
+    close_code: int = 1008
+    """The WebSocket close code that a fatal error ends the connection with."""
+
+
+@attrs.frozen(kw_only=True)
+class SessionClosed(_Stamped):
+    """The last event of every session."""
+
+    record: CloseRecord
+
+
+SessionEvent = (
+    SessionReady | SpeechStarted | SpeechStopped | Transcript | Notice | Pong | Fault | SessionClosed
+)

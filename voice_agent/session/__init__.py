@@ -1,0 +1,1 @@
+"""The session: one nursery that holds everything a call owns."""

@@ -1,0 +1,1 @@
+"""Speech: voice activity, utterances, and the recogniser with its work queue."""

@@ -1,0 +1,1 @@
+"""Transports: how callers reach a session."""
