@@ -23,6 +23,7 @@ def setting(
     """Declare one setting; range and unit are checked and shown by the loader."""
     return attrs.field(
         default=default,
+        repr=not secret,
         metadata={"why": why, "unit": unit, "minimum": minimum, "maximum": maximum, "secret": secret},
     )
 
@@ -84,9 +85,6 @@ class WebSocketSettings:
         unit="seconds",
         minimum=0.2,
         maximum=3600,
-    )
-    max_queued_messages: int = setting(
-        256, "Messages that may wait for a slow reader.", unit="messages", minimum=8, maximum=100_000
     )
 
 

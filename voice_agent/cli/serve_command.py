@@ -1,0 +1,84 @@
+"""``voice-agent serve``: run the server."""
+
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import click
+import trio
+
+from voice_agent.cli import exit_codes
+from voice_agent.cli.settings_command import config_option
+from voice_agent.core.errors import AddressInUseError, OperatorError
+from voice_agent.observability.logs import configure_logging
+from voice_agent.server.listening import HttpServer
+from voice_agent.server.run import serve as serve_until_signal
+from voice_agent.settings.load import load_settings
+from voice_agent.settings.schema import Settings
+
+EXIT_ADDRESS: Final = 1
+
+
+@click.command(
+    epilog="""Exit codes: 0 after a clean shutdown; 1 the address can't be had; 70 the shutdown hung and was cut
+    short; 78 a setting or a model file is wrong; 128+N a second signal N."""
+)
+@click.option("--host", help="Address to listen on (server.host).")
+@click.option("--port", type=int, help="Port to listen on; 0 takes a free one (server.port).")
+@click.option(
+    "--grace-seconds", type=float, help="How long calls may go on after SIGTERM (server.grace_seconds)."
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["auto", "json", "console"]),
+    help="Form of the log lines (logging.format).",
+)
+@config_option
+def serve(
+    host: str | None,
+    port: int | None,
+    grace_seconds: float | None,
+    log_format: str | None,
+    config_files: tuple[Path, ...],
+) -> None:
+    """Serve calls until SIGTERM or Ctrl-C.
+
+    The first signal drains: no new calls, open calls may finish within the grace time, last words are recognised. A
+    second signal ends the process at once.
+    """
+    try:
+        settings = load_settings(
+            files=config_files or None,
+            flags={
+                "server.host": host,
+                "server.port": port,
+                "server.grace_seconds": grace_seconds,
+                "logging.format": log_format,
+            },
+        ).settings
+        configure_logging(settings.logging.level, settings.logging.format)
+        trio.run(partial(serve_until_signal, settings, on_listening=partial(_announce, settings)))
+    except* OperatorError as group:
+        for error in _flat(group):
+            click.echo(f"voice-agent: {error}", err=True)
+        sys.exit(EXIT_ADDRESS if group.subgroup(AddressInUseError) else exit_codes.SETTINGS)
+
+
+def _flat(group: BaseExceptionGroup[OperatorError]) -> list[BaseException]:
+    flat: list[BaseException] = []
+    for error in group.exceptions:
+        flat.extend(_flat(error) if isinstance(error, BaseExceptionGroup) else [error])
+    return flat
+
+
+def _announce(settings: Settings, server: HttpServer) -> None:
+    """Print where the server is, and a command to try; the line with "listening" is the one to wait for."""
+    for host, port in server.addresses:
+        shown = f"[{host}]" if ":" in host else host
+        url = f"ws://{shown}:{port}/v1/ws"
+        click.echo(f"voice-agent is listening on http://{shown}:{port}  (calls: {url})")
+        click.echo(f"Try it:  voice-agent call --url {url} FILE.wav")
+        click.echo(f"Look:    curl http://{shown}:{port}/readyz")
+    click.echo(f"Stop it: Ctrl-C; calls may then go on for {settings.server.grace_seconds:g} s.")
+    sys.stdout.flush()

@@ -1,0 +1,68 @@
+"""Assembly: settings to wired objects; the only composition root."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import structlog
+import trio
+
+from voice_agent.core.events import CloseRecord
+from voice_agent.core.transcripts import TranscriptResult
+from voice_agent.observability.metrics import Metrics
+from voice_agent.session.services import Services
+from voice_agent.settings.schema import Settings
+from voice_agent.speech.batching import BatchReport, open_batched_engine
+from voice_agent.speech.models import load_models
+from voice_agent.speech.silero import open_silero
+
+log = structlog.get_logger(__name__)
+
+
+def _nowhere(record: CloseRecord, transcript: Sequence[TranscriptResult]) -> None:
+    """Keep nothing of a call that has ended."""
+
+
+@asynccontextmanager
+async def open_services(
+    settings: Settings,
+    *,
+    metrics: Metrics | None = None,
+    on_close: Callable[[CloseRecord, Sequence[TranscriptResult]], None] = _nowhere,
+) -> AsyncIterator[Services]:
+    """Load the models and run their workers for as long as the block lasts.
+
+    Raises:
+        ModelFileError: a model file is missing or not what it should be; the message names the setting.
+    """
+    instruments = metrics or Metrics()
+    began_at = trio.current_time()
+    models = await trio.to_thread.run_sync(load_models, settings, abandon_on_cancel=True)
+    log.info("models_loaded", seconds=round(trio.current_time() - began_at, 3))
+
+    def observe(report: BatchReport) -> None:
+        instruments.recognition_batch_size.observe(report.size)
+        instruments.recognition_seconds.observe(report.run_seconds)
+        for seconds in report.queue_seconds:
+            instruments.recognition_queue_seconds.observe(seconds)
+
+    recogniser = settings.recogniser
+    async with (
+        open_silero(models.voice_activity) as voice_activity,
+        open_batched_engine(
+            models.recogniser,
+            worker_threads=recogniser.worker_threads,
+            max_batch=recogniser.max_batch,
+            max_waiting=recogniser.max_waiting,
+            on_batch=observe,
+        ) as engine,
+        trio.open_nursery() as supervisor,
+    ):
+        yield Services(
+            settings=settings,
+            engine=engine,
+            voice_activity=voice_activity,
+            metrics=instruments,
+            supervisor=supervisor,
+            on_close=on_close,
+        )
+        supervisor.cancel_scope.cancel()

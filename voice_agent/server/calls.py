@@ -1,0 +1,70 @@
+"""CallDesk: the ASGI entry of WebSocket calls; admits a call, then gives it a session."""
+
+from http import HTTPStatus
+from typing import Any, Final
+
+import attrs
+
+from voice_agent.core.commands import CallOptions
+from voice_agent.core.events import CloseRecord
+from voice_agent.core.transport import Transport
+from voice_agent.session.open import open_session
+from voice_agent.session.registry import CallRegistry
+from voice_agent.session.services import Services
+from voice_agent.transports.websocket.endpoint import (
+    Receive,
+    Scope,
+    Send,
+    handle_websocket,
+    refuse_handshake,
+)
+
+RETRY_AFTER_SECONDS: Final = 5
+
+
+
+@attrs.define(kw_only=True)
+class CallDesk:
+    """Admits callers while the server is open and has room."""
+
+    services: Services
+    registry: CallRegistry
+    is_open: bool = True
+    """False while the server drains."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one WebSocket connection (ASGI)."""
+        cause = self._refusal()
+        if cause is not None:
+            self.services.metrics.calls_refused_total.labels(cause).inc()
+            await refuse_handshake(
+                scope,
+                send,
+                status=HTTPStatus.SERVICE_UNAVAILABLE,
+                code=cause,
+                detail="The server takes no new calls now; try again soon.",
+                headers=[(b"retry-after", str(RETRY_AFTER_SECONDS).encode())],
+            )
+            return
+        settings = self.services.settings
+        with self.registry.place():
+            await handle_websocket(
+                scope,
+                receive,
+                send,
+                settings=settings.websocket,
+                serve_call=self._serve_call,
+                defaults=CallOptions(partials=settings.recogniser.partials),
+            )
+
+    def _refusal(self) -> str | None:
+        if not self.is_open:
+            return "draining"
+        return "full" if self.registry.is_full else None
+
+    async def _serve_call(self, transport: Transport) -> CloseRecord:
+        async with open_session(self.services, transport) as session:
+            with self.registry.enrolled(session):
+                await session.heard_all.wait()
+        assert session.record is not None  # noqa: S101 (open_session sets it before it returns)
+        return session.record

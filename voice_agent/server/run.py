@@ -1,0 +1,140 @@
+"""Run a server: the task tree of the process, from the signals to the last connection.
+
+::
+
+    root
+     ├ signals      first: drain; second: exit at once
+     └ services     models, engine workers, supervisor
+        └ HTTP server
+           └ one nursery a connection → one nursery a call
+"""
+
+import ipaddress
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Final, cast
+
+import structlog
+import trio
+
+from voice_agent.core.errors import UnsafeBindError
+from voice_agent.core.units import SECONDS
+from voice_agent.observability.metrics import Metrics
+from voice_agent.server.assembly import open_services
+from voice_agent.server.calls import CallDesk
+from voice_agent.server.drain import drain
+from voice_agent.server.guard_metrics import GuardMetrics
+from voice_agent.server.last_resort import end_process_after
+from voice_agent.server.listening import HttpServer, open_http_server
+from voice_agent.session.registry import CallRegistry
+from voice_agent.settings.schema import Settings
+from voice_agent.transports.websocket.endpoint import Receive, Scope, Send
+from voice_agent.web.app import Readiness, create_app
+
+LAST_RESORT_SECONDS: Final = 5 * SECONDS
+
+Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+log = structlog.get_logger(__name__)
+
+
+def check_bind(host: str) -> None:
+    """Refuse to listen beyond loopback while nobody is asked who they are.
+
+    Raises:
+        UnsafeBindError: the host is no loopback address.
+    """
+    try:
+        is_loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        is_loopback = host == "localhost"
+    if not is_loopback:
+        raise UnsafeBindError(
+            f"server.host = {host!r} is reachable from other machines, but no authentication is configured, so "
+            "anybody could call. Set server.host to 127.0.0.1 or ::1 and put an authenticating proxy before it.",
+            field="server.host",
+        )
+
+
+async def serve(settings: Settings, *, on_listening: Callable[[HttpServer], None]) -> None:
+    """Serve until SIGTERM or SIGINT, then drain and return.
+
+    Raises:
+        OperatorError: the settings, the models or the address make serving impossible.
+    """
+    check_bind(settings.server.host)
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as root:
+            stopping = trio.Event()
+            root.start_soon(_obey_signals, signals, stopping, settings)
+            abort_of_start: trio.CancelScope = await root.start(_abort_start, stopping, root.cancel_scope)
+            async with _open_server(settings) as (server, desk):
+                abort_of_start.cancel()
+                on_listening(server)
+                await stopping.wait()
+                server.stop_accepting()
+                await drain(desk, settings)
+            root.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _open_server(settings: Settings) -> AsyncIterator[tuple[HttpServer, CallDesk]]:
+    metrics = Metrics(with_process=True)
+    async with open_services(settings, metrics=metrics) as services:
+        desk = CallDesk(services=services, registry=CallRegistry(settings.server.max_calls))
+        web = create_app(metrics=metrics, readiness=partial(_readiness, desk))
+        async with open_http_server(split(cast(Asgi, web), desk), settings, hooks=GuardMetrics(metrics)) as server:
+            yield server, desk
+
+
+def split(web: Asgi, desk: CallDesk) -> Asgi:
+    """Return the ASGI application of the one port: WebSocket calls to the desk, everything else to the web app."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await desk(scope, receive, send)
+        else:
+            await web(scope, receive, send)
+
+    return app
+
+
+def _readiness(desk: CallDesk) -> Readiness:
+    calls = len(desk.registry)
+    return Readiness(
+        is_ready=desk.is_open and not desk.registry.is_full,
+        detail={"draining": not desk.is_open, "calls": calls, "full": desk.registry.is_full},
+    )
+
+
+async def _abort_start(
+    stopping: trio.Event,
+    root_scope: trio.CancelScope,
+    task_status: trio.TaskStatus[trio.CancelScope],
+) -> None:
+    """Until the server listens there is nothing to drain: a signal just cancels the start."""
+    with trio.CancelScope() as scope:
+        task_status.started(scope)
+        await stopping.wait()
+        root_scope.cancel()
+
+
+async def _obey_signals(signals: AsyncIterator[int], stopping: trio.Event, settings: Settings) -> None:
+    """First signal: stop in good order. Second: exit at once, with the code a shell expects (128 + signal)."""
+    async for number in signals:
+        name = signal.Signals(number).name
+        if stopping.is_set():
+            log.warning("second_signal", signal=name)
+            os._exit(128 + number)
+        log.info("signal", signal=name)
+        session = settings.session
+        end_process_after(
+            settings.server.grace_seconds
+            + session.finish_timeout_seconds
+            + 3 * session.close_timeout_seconds
+            + LAST_RESORT_SECONDS
+        )
+        stopping.set()

@@ -1,0 +1,165 @@
+"""Hearing: from waiting audio to utterances. ``listen`` cuts them; ``transcribing.py`` makes words of them.
+
+The two run side by side in one nursery and are joined by a bounded channel: when recognition falls behind, listening
+waits, the inbox fills, and its policy decides what goes. Nothing grows without a bound.
+"""
+
+from collections.abc import Awaitable, Callable
+from itertools import count
+from typing import Final
+
+import numpy as np
+import trio
+
+from voice_agent.audio.resample import StreamResampler, open_resampler
+from voice_agent.core.events import Notice, SessionEvent, SpeechStarted, SpeechStopped
+from voice_agent.core.frames import AudioFrame
+from voice_agent.session.inbox import AudioInbox, FlushMark
+from voice_agent.session.live import LiveUtterance
+from voice_agent.session.services import Services
+from voice_agent.speech.engine import HEARING_RATE, VAD_WINDOW, MonoAudio
+from voice_agent.speech.utterance import (
+    UtteranceChange,
+    UtteranceChanged,
+    UtteranceClosed,
+    UtteranceOpened,
+    UtteranceTracker,
+)
+
+PIECE_SECONDS: Final = 0.5
+"""A large message is heard in pieces, so that other calls get their turn in between."""
+
+FLUSH_TOLERANCE_SECONDS: Final = 0.001
+"""A flush means a sample; a transport that counts in milliseconds may round."""
+
+Publish = Callable[[SessionEvent], Awaitable[None]]
+
+
+class Hearing:
+    """The listening half of one call."""
+
+    def __init__(self, services: Services, inbox: AudioInbox, publish: Publish) -> None:
+        self._services = services
+        self._inbox = inbox
+        self._publish = publish
+        self._tracker = UtteranceTracker(services.settings.vad)
+        self._activity = services.voice_activity.open_stream()
+        self._resampler: StreamResampler | None = None
+        self._rate = 0
+        self._expected = 0
+        self._rest: MonoAudio = np.zeros(0, np.float32)
+        self._live: LiveUtterance | None = None
+        self._flush_at: float | None = None
+        self._told_dropped_ms = 0
+        self.numbers = count(1)
+        """Utterance numbers; typed text takes its number here too."""
+        self.heard_seconds = 0.0
+        """Where in the call hearing is."""
+        self.audio_seconds = 0.0
+        """Audio heard, without what was dropped."""
+
+    async def listen(self, utterances: trio.MemorySendChannel[LiveUtterance]) -> None:
+        """Hear until the inbox is closed and empty, then end what is open and close ``utterances``."""
+        async with utterances:
+            while True:
+                try:
+                    item = await self._inbox.get()
+                except trio.EndOfChannel:
+                    break
+                if isinstance(item, FlushMark):
+                    self._flush_at = item.position_seconds
+                else:
+                    await self._hear(item, utterances)
+                await self._flush_if_due(utterances)
+            await self._end_utterance(utterances)
+
+    async def _hear(self, frame: AudioFrame, utterances: trio.MemorySendChannel[LiveUtterance]) -> None:
+        if self._resampler is None or frame.sample_rate != self._rate or frame.position != self._expected:
+            await self._go_on_at(frame, utterances)
+        assert self._resampler is not None  # noqa: S101 (set by the line above, which mypy can't see)
+        mono = frame.to_mono_float32()
+        piece = max(1, int(PIECE_SECONDS * frame.sample_rate))
+        for begin in range(0, len(mono), piece):
+            await self._take(self._resampler.process(mono[begin : begin + piece]), utterances)
+        self._expected = frame.end
+        self.heard_seconds = frame.end / frame.sample_rate
+        self.audio_seconds += frame.duration_seconds
+        self._services.metrics.audio_seconds_total.inc(frame.duration_seconds)
+
+    async def _take(self, samples: MonoAudio, utterances: trio.MemorySendChannel[LiveUtterance]) -> None:
+        """Take 16 kHz audio of any length; what fills no window waits for the next piece."""
+        waiting = np.concatenate((self._rest, samples)) if len(self._rest) else samples
+        whole = len(waiting) // VAD_WINDOW
+        self._rest = waiting[whole * VAD_WINDOW :]
+        if not whole:
+            return
+        windows = waiting[: whole * VAD_WINDOW].reshape(whole, VAD_WINDOW)
+        probabilities = await self._activity.probabilities(windows)
+        for change in self._tracker.push(windows, probabilities):
+            await self._apply(change, utterances)
+
+    async def _go_on_at(self, frame: AudioFrame, utterances: trio.MemorySendChannel[LiveUtterance]) -> None:
+        """Audio is not continuous here: the first frame, a gap, or another sample rate."""
+        await self._end_utterance(utterances)
+        await self._tell_dropped()
+        self._tracker.jump(round(frame.position * HEARING_RATE / frame.sample_rate))
+        self._activity.reset()
+        self._rate = frame.sample_rate
+        audio = self._services.settings.audio
+        self._resampler = open_resampler(
+            frame.sample_rate, HEARING_RATE, library=audio.resampler, quality=audio.resampler_quality
+        )
+
+    async def _end_utterance(self, utterances: trio.MemorySendChannel[LiveUtterance]) -> None:
+        """Push out what resampler and framing still hold, and end the utterance."""
+        if self._resampler is not None:
+            tail = np.concatenate((self._rest, self._resampler.flush()))
+            missing = -len(tail) % VAD_WINDOW
+            self._rest = np.zeros(0, np.float32)
+            await self._take(np.concatenate((tail, np.zeros(missing, np.float32))), utterances)
+            self._resampler = None
+        for change in self._tracker.flush():
+            await self._apply(change, utterances)
+
+    async def _flush_if_due(self, utterances: trio.MemorySendChannel[LiveUtterance]) -> None:
+        if self._flush_at is not None and self.heard_seconds >= self._flush_at - FLUSH_TOLERANCE_SECONDS:
+            self._flush_at = None
+            await self._end_utterance(utterances)
+
+    async def _tell_dropped(self) -> None:
+        dropped_ms = round(self._inbox.dropped_seconds * 1000)
+        newly_dropped_ms = dropped_ms - self._told_dropped_ms
+        if newly_dropped_ms:
+            self._told_dropped_ms = dropped_ms
+            self._services.metrics.dropped_audio_seconds_total.inc(newly_dropped_ms / 1000)
+            await self._publish(
+                Notice(
+                    code="overflow",
+                    message="Audio came faster than it could be heard; the oldest was dropped.",
+                    detail={"dropped_ms": newly_dropped_ms},
+                )
+            )
+
+    async def _apply(
+        self, change: UtteranceChange, utterances: trio.MemorySendChannel[LiveUtterance]
+    ) -> None:
+        match change:
+            case UtteranceOpened(utterance):
+                self._live = LiveUtterance(next(self.numbers), utterance)
+                await self._publish(
+                    SpeechStarted(utterance=self._live.number, start=utterance.start / HEARING_RATE)
+                )
+                await utterances.send(self._live)
+            case UtteranceChanged():
+                if self._live is not None:
+                    self._live.announce()
+            case UtteranceClosed(utterance):
+                if self._live is None or utterance.speech_end is None:
+                    return
+                live, self._live = self._live, None
+                late_by = (self._tracker.position - utterance.speech_end) / HEARING_RATE
+                live.speech_ended_at = trio.current_time() - late_by
+                live.announce()
+                await self._publish(
+                    SpeechStopped(utterance=live.number, end=utterance.speech_end / HEARING_RATE)
+                )

@@ -1,0 +1,93 @@
+"""The nursery tree of a call, on one screen."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import structlog
+import trio
+
+from voice_agent.core.commands import CallOptions
+from voice_agent.core.formats import AudioFormat
+from voice_agent.core.transport import Transport
+from voice_agent.session.services import Services
+from voice_agent.session.session import Session
+
+log = structlog.get_logger(__name__)
+
+
+@asynccontextmanager
+async def open_session(
+    services: Services,
+    transport: Transport | None = None,
+    *,
+    session_id: str | None = None,
+    options: CallOptions | None = None,
+) -> AsyncIterator[Session]:
+    """Run one call for as long as the block and the call last.
+
+    With a ``transport`` the call lives by itself: audio and commands come from it, events go to it, and leaving the
+    block waits for the call's end. Without one the block feeds the session; leaving it finishes the session.
+    What the block raises cancels the call and is raised as it is. A crash inside the call is not raised here: it is
+    told by events, logged, and stands in ``session.record``.
+
+    ::
+
+        open_session
+         ├ send       outbox → transport
+         └ work
+            ├ receive audio · receive text      transport → inbox
+            ├ watch idle · watch duration
+            └ hear
+               ├ listen       inbox → resampler → voice activity → utterances
+               └ transcribe   utterances → engine → partials and finals → outbox
+    """
+    session = Session(services, session_id)
+    metrics = services.metrics
+    with structlog.contextvars.bound_contextvars(session=session.id), metrics.calls_open.track_inprogress():
+        log.info("call_opened")
+        try:
+            async with trio.open_nursery() as call:
+                if transport is not None:
+                    call.start_soon(session.stage, "send", session.send, transport)
+                call.start_soon(session.work, transport)
+                if transport is None:
+                    await session.start(AudioFormat(), options or CallOptions())
+                yield session
+                if transport is None:
+                    await session.finish()
+        except BaseExceptionGroup as group:
+            # The call's children raise nothing, so the block's own exception is alone in this group.
+            if len(group.exceptions) == 1:
+                raise group.exceptions[0] from None
+            raise
+        finally:
+            await _close(session, services, transport, tasks_left=len(call.child_tasks))
+
+
+async def _close(
+    session: Session, services: Services, transport: Transport | None, *, tasks_left: int
+) -> None:
+    """Let the caller go, within the close timeout whatever happens, and record the end."""
+    record = session.record or session.close_record(tasks_left)
+    deadline = trio.current_time() + services.settings.session.close_timeout_seconds
+    with trio.CancelScope(shield=True, deadline=deadline):
+        if transport is not None:
+            await session.stage("let go", session.let_go, transport, record)
+    session.record = record
+    session.closed.set()
+    services.metrics.calls_total.labels(record.reason.value).inc()
+    services.metrics.call_seconds.observe(record.duration_seconds)
+    services.metrics.close_seconds.observe(record.close_seconds)
+    services.on_close(record, session.transcript)
+    log.info(
+        "call_closed",
+        reason=record.reason.value,
+        error_code=record.error_code,
+        duration_seconds=record.duration_seconds,
+        audio_seconds=record.audio_seconds,
+        dropped_audio_ms=record.dropped_audio_ms,
+        transcripts=record.transcripts,
+        close_seconds=record.close_seconds,
+        stage_waited_for=record.stage_waited_for,
+        tasks_left=record.tasks_left,
+    )

@@ -1,0 +1,32 @@
+"""Services: what every call of a process shares."""
+
+from collections.abc import Callable, Sequence
+
+import attrs
+import trio
+
+from voice_agent.core.events import CloseRecord
+from voice_agent.core.transcripts import TranscriptResult
+from voice_agent.observability.metrics import Metrics
+from voice_agent.settings.schema import Settings
+from voice_agent.speech.engine import Engine, VoiceActivity
+
+
+def _forget(record: CloseRecord, transcript: Sequence[TranscriptResult]) -> None:
+    """Keep no record; the default of an embedded session."""
+
+
+@attrs.frozen(kw_only=True)
+class Services:
+    """Models, settings and instruments; wired once, in ``server/assembly.py``.
+
+    ``supervisor`` is a nursery that outlives every call; the close watchdog lives there, so that it goes on
+    watching when a call's own tasks misbehave. ``on_close`` is given each call's close record and finals.
+    """
+
+    settings: Settings
+    engine: Engine
+    voice_activity: VoiceActivity
+    metrics: Metrics
+    supervisor: trio.Nursery
+    on_close: Callable[[CloseRecord, Sequence[TranscriptResult]], None] = _forget

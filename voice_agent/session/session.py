@@ -1,0 +1,367 @@
+"""Session: one call, as its children and its embedding program see it."""
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+from uuid import uuid4
+
+import attrs
+import structlog
+import trio
+
+from voice_agent.core.commands import CallOptions, Flush, Ping, Start, Stop, TypedText
+from voice_agent.core.errors import CallerError, InternalError, TransportBrokenError, VoiceAgentError
+from voice_agent.core.events import (
+    CloseReason,
+    CloseRecord,
+    Fault,
+    Notice,
+    Pong,
+    SessionClosed,
+    SessionEvent,
+    SessionReady,
+)
+from voice_agent.core.formats import AudioFormat
+from voice_agent.core.frames import AudioFrame
+from voice_agent.core.transcripts import TranscriptResult
+from voice_agent.core.transport import Transport
+from voice_agent.session.hearing import Hearing
+from voice_agent.session.inbox import AudioInbox
+from voice_agent.session.live import LiveUtterance
+from voice_agent.session.outbox import Outbox
+from voice_agent.session.services import Services
+from voice_agent.session.transcribing import Transcribing
+
+PROTOCOL_VERSION: Final = 1
+WAITING_UTTERANCES: Final = 4
+"""Utterances that may wait for recognition; more of them make listening wait, which fills the inbox."""
+
+log = structlog.get_logger(__name__)
+
+
+@attrs.frozen(kw_only=True)
+class Ending:
+    """The decision to end the call."""
+
+    reason: CloseReason
+    decided_at: float
+    fault: Fault | None = None
+
+
+class Session:
+    """One call. Use :func:`open_session` to get one."""
+
+    def __init__(self, services: Services, session_id: str | None = None) -> None:
+        self.id = session_id or uuid4().hex
+        self._services = services
+        self._settings = services.settings.session
+        self._inbox = AudioInbox(self._settings.max_waiting_audio_ms)
+        self._outbox = Outbox(self._settings.max_waiting_events)
+        self._hearing = Hearing(services, self._inbox, self.publish)
+        self._transcribing = Transcribing(self.id, services, self.publish)
+        self._opened_at = trio.current_time()
+        self._active_at = self._opened_at
+        self._ending: Ending | None = None
+        self._work_scope = trio.CancelScope()
+        self._stages: dict[str, None] = {}
+        self._last_stage = ""
+        self._next_position = 0
+        self._rate = 0
+        self._is_caller_reachable = True
+        self._is_end_told = False
+        self.record: CloseRecord | None = None
+        """How the session ended; ``None`` while it is open."""
+        self.heard_all = trio.Event()
+        """Set when everything that was sent has been recognised and told."""
+        self.closed = trio.Event()
+        """Set when the last task of the call has ended and its connection was let go."""
+
+    # -- what an embedding program uses ---------------------------------------------------------------------------
+
+    async def send_audio(self, frame: AudioFrame) -> None:
+        """Hear a frame; waits while too much audio waits, so that nothing is lost.
+
+        The session counts positions by itself: a frame's ``position`` matters only when it lies ahead, which says
+        that audio is missing in between.
+
+        Raises:
+            SessionClosedError: the session was finished or has ended.
+            InvalidFrameError: the frame's position lies behind what was sent already.
+        """
+        self._active_at = trio.current_time()
+        await self._inbox.put(self._placed(frame))
+
+    async def send_text(self, text: str) -> None:
+        """Take what the caller wrote instead of speaking; it becomes a final."""
+        await self.obey(TypedText(text=text))
+
+    async def flush(self) -> None:
+        """End the current utterance after the audio sent so far, and give its final."""
+        position = self._next_position / self._rate if self._rate else 0.0
+        await self.obey(Flush(position_seconds=position))
+
+    def events(self) -> Outbox:
+        """Return the session's events, for one reader; the last one is :class:`SessionClosed`."""
+        return self._outbox
+
+    async def finish(self) -> None:
+        """Say that no more audio comes, and wait until everything sent is recognised and told.
+
+        Bounded by ``session.finish_timeout_seconds``; read :meth:`events` at the same time or afterwards.
+        """
+        self.end(CloseReason.STOPPED)
+        await self.heard_all.wait()
+
+    @property
+    def transcript(self) -> tuple[TranscriptResult, ...]:
+        """The finals so far."""
+        return tuple(self._transcribing.finals)
+
+    # -- what the children use ------------------------------------------------------------------------------------
+
+    @property
+    def position_ms(self) -> int:
+        """How much of the call's audio has been heard, in milliseconds."""
+        return round(self._hearing.heard_seconds * 1000)
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Names of the children that are alive."""
+        return tuple(self._stages)
+
+    async def publish(self, event: SessionEvent) -> None:
+        """Queue an event for the caller; waits while too many wait."""
+        await self._outbox.put(attrs.evolve(event, position_ms=self.position_ms))
+
+    def end(self, reason: CloseReason, fault: Fault | None = None) -> None:
+        """Decide that the call ends. What was sent is still heard, within the finish timeout; the first call counts."""
+        if self._ending is None:
+            now = trio.current_time()
+            self._ending = Ending(reason=reason, decided_at=now, fault=fault)
+            self._inbox.close()
+            self._work_scope.deadline = now + self._settings.finish_timeout_seconds
+            self._services.supervisor.start_soon(self._watch_close)
+
+    async def obey(self, command: Start | TypedText | Flush | Ping | Stop) -> None:
+        """Do what the caller asks for."""
+        self._active_at = trio.current_time()
+        match command:
+            case Start(audio_format=audio_format, options=options):
+                await self.start(audio_format, options)
+            case TypedText(text=text):
+                await self._take_text(text)
+            case Flush(position_seconds=position_seconds):
+                self._inbox.flush(position_seconds)
+            case Ping(id=ping_id):
+                await self.publish(Pong(id=ping_id))
+            case Stop():
+                # The transport ends its audio side behind the last frame; that is the end, and nothing is cut off.
+                pass
+
+    async def start(self, audio_format: AudioFormat, options: CallOptions) -> None:
+        """Take the caller's choices and say that the session hears."""
+        self._transcribing.language = options.language
+        self._transcribing.wants_partials = options.partials and self._services.settings.recogniser.partials
+        websocket = self._services.settings.websocket
+        limits = {
+            "max_binary_bytes": websocket.max_binary_bytes,
+            "max_text_bytes": websocket.max_text_bytes,
+            "max_messages_per_second": websocket.max_messages_per_second,
+            "max_waiting_audio_ms": self._settings.max_waiting_audio_ms,
+            "idle_timeout_seconds": self._settings.idle_timeout_seconds,
+            "max_duration_seconds": self._settings.max_duration_seconds,
+        }
+        await self.publish(
+            SessionReady(session_id=self.id, audio_format=audio_format, options=options, limits=limits)
+        )
+
+    async def receive_audio(self, transport: Transport) -> None:
+        """Move the caller's audio to the inbox; never waits for hearing."""
+        while True:
+            try:
+                frame = await transport.recv_audio()
+            except trio.EndOfChannel:
+                self.end(CloseReason.STOPPED)
+                return
+            except TransportBrokenError:
+                self.end(CloseReason.HANGUP)
+                return
+            self._active_at = trio.current_time()
+            self._inbox.offer(self._placed(frame))
+
+    async def receive_text(self, transport: Transport) -> None:
+        """Do what the caller asks for; tell errors, and end the call on a fatal one."""
+        while True:
+            try:
+                await self.obey(await transport.recv_text())
+            except (trio.EndOfChannel, TransportBrokenError):
+                # The audio side decides the end: what the caller said before going away is still queued there.
+                return
+            except CallerError as error:
+                await self._tell_caller_error(error)
+
+    async def hear(self) -> None:
+        """Listen and transcribe until everything sent was recognised."""
+        send, receive = trio.open_memory_channel[LiveUtterance](WAITING_UTTERANCES)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.stage, "listen", self._hearing.listen, send)
+            nursery.start_soon(self.stage, "transcribe", self._transcribing.run, receive)
+
+    async def watch_idle(self) -> None:
+        """End the call when nothing has come for the idle timeout."""
+        while (left := self._active_at + self._settings.idle_timeout_seconds - trio.current_time()) > 0:
+            await trio.sleep(left)  # noqa: ASYNC110 (the clock itself is waited for, and it is set back by each message)
+        self.end(CloseReason.IDLE_TIMEOUT)
+
+    async def watch_duration(self) -> None:
+        """End the call at its maximum duration."""
+        await trio.sleep(self._settings.max_duration_seconds)
+        self.end(CloseReason.MAX_DURATION)
+
+    async def work(self, transport: Transport | None) -> None:
+        """Everything between the caller's audio and the last event; ends when the call does."""
+        try:
+            with self._work_scope:
+                async with trio.open_nursery() as receiving:
+                    if transport is not None:
+                        receiving.start_soon(self.stage, "receive audio", self.receive_audio, transport)
+                        receiving.start_soon(self.stage, "receive text", self.receive_text, transport)
+                    receiving.start_soon(self.watch_idle)
+                    receiving.start_soon(self.watch_duration)
+                    await self.stage("hear", self.hear)
+                    receiving.cancel_scope.cancel()
+        finally:
+            self.heard_all.set()
+            self.end(CloseReason.CANCELLED)
+        await self._say_goodbye(len(receiving.child_tasks), has_transport=transport is not None)
+
+    async def send(self, transport: Transport) -> None:
+        """Tell the caller every event; when the caller is gone, let the events go, so that nobody waits for them."""
+        async for event in self._outbox:
+            if self._is_caller_reachable:
+                await self._tell_caller(transport, event)
+
+    async def let_go(self, transport: Transport, record: CloseRecord) -> None:
+        """Tell the caller how it ended, if that was cut short, and close the connection."""
+        try:
+            if self._is_caller_reachable and not self._is_end_told:
+                last = SessionClosed(record=record, position_ms=self.position_ms)
+                await self._tell_caller(transport, self._outbox.stamp(last))
+        finally:
+            await transport.aclose()
+
+    async def _tell_caller(self, transport: Transport, event: SessionEvent) -> None:
+        try:
+            await transport.send_text(event)
+        except TransportBrokenError:
+            self._is_caller_reachable = False
+            self.end(CloseReason.HANGUP)
+        else:
+            self._is_end_told = isinstance(event, SessionClosed)
+
+    async def stage(self, name: str, job: Callable[..., Awaitable[None]], *args: object) -> None:
+        """Run one child under its name; what it raises ends this call, and nothing else."""
+        self._stages[name] = None
+        try:
+            await job(*args)
+        except* Exception as group:
+            log.exception("stage_crashed", stage=name)
+            self._crash(group)
+        finally:
+            del self._stages[name]
+            if self._ending is not None:
+                self._last_stage = name
+
+    def _crash(self, group: ExceptionGroup[Exception]) -> None:
+        error = group
+        while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]  # type: ignore[assignment]  # unwrapped until it is no group
+        code = error.code if isinstance(error, VoiceAgentError) else InternalError.code
+        self.end(
+            CloseReason.INTERNAL_ERROR,
+            Fault(
+                code=code,
+                message="The call failed; the server's log has the reason.",
+                is_fatal=True,
+                close_code=1011,
+            ),
+        )
+        self._work_scope.cancel()
+
+    async def _tell_caller_error(self, error: CallerError) -> None:
+        fault = Fault(
+            code=error.code,
+            message=error.message,
+            is_fatal=error.fatal,
+            field=error.field,
+            close_code=error.close_code,
+        )
+        if error.fatal:
+            self.end(CloseReason.CALLER_ERROR, fault)
+        else:
+            await self.publish(fault)
+
+    async def _take_text(self, text: str) -> None:
+        at = self._hearing.heard_seconds
+        number = next(self._hearing.numbers)
+        await self._transcribing.tell(
+            TranscriptResult(text=text, is_final=True, start=at, end=at, utterance=number, stable=text)
+        )
+
+    def _placed(self, frame: AudioFrame) -> AudioFrame:
+        """Return the frame at its place in the call."""
+        if frame.sample_rate != self._rate:
+            if self._rate:
+                self._next_position = round(self._next_position * frame.sample_rate / self._rate)
+            self._rate = frame.sample_rate
+        position = max(frame.position, self._next_position)
+        self._next_position = position + frame.sample_count
+        return frame if frame.position == position else attrs.evolve(frame, position=position)
+
+    async def _say_goodbye(self, tasks_left: int, *, has_transport: bool) -> None:
+        """Queue the last events and close the outbox."""
+        self.record = self.close_record(tasks_left)
+        with trio.CancelScope(
+            shield=True, deadline=trio.current_time() + self._settings.close_timeout_seconds
+        ):
+            if self._ending is not None and self._ending.fault is not None:
+                await self.publish(self._ending.fault)
+            await self.publish(SessionClosed(record=self.record))
+        self._outbox.close()
+        if not has_transport:
+            self.closed.set()
+
+    def close_record(self, tasks_left: int) -> CloseRecord:
+        """Return how the call ended, as known now."""
+        now = trio.current_time()
+        ending = self._ending or Ending(reason=CloseReason.CANCELLED, decided_at=now)
+        return CloseRecord(
+            session_id=self.id,
+            reason=ending.reason,
+            error_code=ending.fault.code if ending.fault else None,
+            duration_seconds=round(now - self._opened_at, 3),
+            audio_seconds=round(self._hearing.audio_seconds, 3),
+            dropped_audio_ms=round(self._inbox.dropped_seconds * 1000),
+            transcripts=len(self._transcribing.finals),
+            close_seconds=round(now - ending.decided_at, 3),
+            stage_waited_for=self._last_stage,
+            tasks_left=tasks_left,
+        )
+
+    async def _watch_close(self) -> None:
+        """Name the stage that a close waits for beyond its deadline; runs beside the call, not inside it."""
+        allowed = self._settings.finish_timeout_seconds + 2 * self._settings.close_timeout_seconds
+        while True:
+            with trio.move_on_after(allowed):
+                await self.closed.wait()
+                return
+            stage = ", ".join(self.stages) or self._last_stage or "transport"
+            log.error("close_overdue", session=self.id, stage=stage, allowed_seconds=allowed)
+            self._services.metrics.close_overdue_total.labels(stage).inc()
+
+    async def tell(self, notice: Notice) -> None:
+        """Tell the caller something from outside the call, a drain for instance."""
+        with trio.move_on_after(self._settings.close_timeout_seconds):
+            try:
+                await self.publish(notice)
+            except trio.ClosedResourceError:
+                log.debug("notice_too_late", session=self.id, code=notice.code)

@@ -1,0 +1,198 @@
+"""Transcribing: utterances to partials and finals, in the order in which they were spoken.
+
+One utterance at a time. While it grows, partials are asked for side by side, and a newer one takes the place of one
+that still waits. When the caller pauses, the partials' scope is cancelled and the probable final is asked for at
+once; if the caller speaks on, that attempt's scope is cancelled, else its result is the final when the utterance
+ends.
+"""
+
+import attrs
+import structlog
+import trio
+
+from voice_agent.core.errors import RecognitionFailedError
+from voice_agent.core.events import Fault, Notice, Transcript
+from voice_agent.core.transcripts import TranscriptResult
+from voice_agent.session.hearing import Publish
+from voice_agent.session.live import LiveUtterance
+from voice_agent.session.services import Services
+from voice_agent.speech.engine import HEARING_RATE, Recognition, RecognitionRequest, Urgency
+from voice_agent.speech.plausibility import Evidence, is_plausible
+from voice_agent.speech.stability import StablePrefix
+
+log = structlog.get_logger(__name__)
+
+
+@attrs.define
+class _Told:
+    """What the caller was told of one utterance."""
+
+    prefix: StablePrefix = attrs.field(factory=StablePrefix)
+    revision: int = 0
+    text: str = ""
+    heard_samples: int = 0
+    """How much of the utterance the newest partial was made from."""
+
+
+class Transcribing:
+    """The recognising half of one call."""
+
+    def __init__(self, session_id: str, services: Services, publish: Publish) -> None:
+        self._session_id = session_id
+        self._services = services
+        self._publish = publish
+        self.language = "en"
+        self.wants_partials = services.settings.recogniser.partials
+        self.finals: list[TranscriptResult] = []
+
+    async def run(self, utterances: trio.MemoryReceiveChannel[LiveUtterance]) -> None:
+        """Make words of utterances until their channel is closed."""
+        async with utterances:
+            async for live in utterances:
+                await self._transcribe(live)
+
+    async def _transcribe(self, live: LiveUtterance) -> None:
+        told = _Told()
+        recognition: Recognition | None = None
+        while recognition is None:
+            await self._tell_partials(live, told)
+            try:
+                recognition = await self._settle(live, told)
+            except RecognitionFailedError as error:
+                log.exception("recognition_failed", utterance=live.number)
+                await self._publish(
+                    Fault(code=error.code, message="An utterance could not be recognised.", is_fatal=False)
+                )
+                return
+        await self._tell_final(live, told, recognition)
+
+    async def _tell_partials(self, live: LiveUtterance, told: _Told) -> None:
+        """Tell partials until the caller pauses or ends."""
+        interval = self._services.settings.recogniser.partial_interval_ms * HEARING_RATE // 1000
+        asked = told.heard_samples
+        async with trio.open_nursery() as attempts:
+            while not live.utterance.is_settled:
+                if self.wants_partials and live.utterance.length - asked >= interval:
+                    asked = live.utterance.length
+                    attempts.start_soon(
+                        self._tell_partial, live, told, self._request(live, told, Urgency.PARTIAL)
+                    )
+                await live.changed()
+            attempts.cancel_scope.cancel()
+
+    async def _tell_partial(self, live: LiveUtterance, told: _Told, request: RecognitionRequest) -> None:
+        try:
+            recognition = await self._services.engine.recognise(request)
+        except RecognitionFailedError:
+            log.warning("partial_failed", utterance=live.number, exc_info=True)
+            return
+        if recognition is not None:
+            await self._publish_partial(live, told, recognition, len(request.samples))
+
+    async def _settle(self, live: LiveUtterance, told: _Told) -> Recognition | None:
+        """Recognise what was said up to the pause; ``None`` when the caller speaks on."""
+        utterance = live.utterance
+        urgency = Urgency.FINAL if utterance.is_closed else Urgency.SPECULATIVE
+        request = self._request(live, told, urgency)
+        settled: Recognition | None = None
+
+        async def abandon_when_outdated(scope: trio.CancelScope) -> None:
+            while utterance.settled_length == len(request.samples):
+                await live.changed()
+            scope.cancel()
+
+        async with trio.open_nursery() as attempt:
+            attempt.start_soon(abandon_when_outdated, attempt.cancel_scope)
+            recognition = await self._services.engine.recognise(request)
+            if recognition is not None and not utterance.is_closed and self.wants_partials:
+                await self._publish_partial(live, told, recognition, len(request.samples))
+            while not utterance.is_closed:
+                await live.changed()
+            if utterance.settled_length == len(request.samples):
+                settled = recognition
+            attempt.cancel_scope.cancel()
+        return settled
+
+    async def _publish_partial(
+        self, live: LiveUtterance, told: _Told, recognition: Recognition, heard_samples: int
+    ) -> None:
+        vad = self._services.settings.vad
+        is_stale = heard_samples <= told.heard_samples
+        forced = told.prefix.tokens
+        if is_stale or recognition.tokens[: len(forced)] != forced:
+            return
+        min_confidence = self._services.settings.recogniser.min_confidence
+        if not recognition.text or recognition.confidence < min_confidence:
+            return
+        told.heard_samples = heard_samples
+        may_grow = heard_samples <= (vad.max_utterance_seconds - vad.cut_search_seconds) * HEARING_RATE
+        stable = told.prefix.push(recognition, may_grow=may_grow)
+        if recognition.text == told.text:
+            return
+        told.text = recognition.text
+        told.revision += 1
+        start = live.utterance.start
+        self._services.metrics.transcripts_total.labels("partial").inc()
+        await self._publish(
+            Transcript(
+                result=TranscriptResult(
+                    text=recognition.text,
+                    is_final=False,
+                    start=start / HEARING_RATE,
+                    end=(start + heard_samples) / HEARING_RATE,
+                    utterance=live.number,
+                    revision=told.revision,
+                    confidence=recognition.confidence,
+                    language=self.language,
+                    stable=stable if recognition.text.startswith(stable) else "",
+                )
+            )
+        )
+
+    async def _tell_final(self, live: LiveUtterance, told: _Told, recognition: Recognition) -> None:
+        utterance = live.utterance
+        evidence = Evidence(
+            speech_seconds=utterance.speech_seconds, mean_probability=utterance.mean_probability
+        )
+        min_confidence = self._services.settings.recogniser.min_confidence
+        is_words = is_plausible(recognition, evidence, min_confidence=min_confidence)
+        if not is_words and not told.prefix.text:
+            self._services.metrics.transcripts_total.labels("rejected").inc()
+            await self._publish(
+                Notice(
+                    code="no_words",
+                    message="A sound was heard that held no words.",
+                    detail={"utterance": live.number},
+                )
+            )
+            return
+        end = utterance.start + utterance.length if utterance.speech_end is None else utterance.speech_end
+        result = TranscriptResult(
+            text=recognition.text,
+            is_final=True,
+            start=utterance.start / HEARING_RATE,
+            end=max(end, utterance.start) / HEARING_RATE,
+            utterance=live.number,
+            revision=told.revision + 1,
+            confidence=recognition.confidence,
+            language=self.language,
+            stable=recognition.text,
+        )
+        await self.tell(result)
+        self._services.metrics.final_latency_seconds.observe(
+            max(0.0, trio.current_time() - live.speech_ended_at)
+        )
+
+    async def tell(self, result: TranscriptResult) -> None:
+        """Record a final, then publish it."""
+        self.finals.append(result)
+        self._services.metrics.transcripts_total.labels("final").inc()
+        await self._publish(Transcript(result=result))
+
+    def _request(self, live: LiveUtterance, told: _Told, urgency: Urgency) -> RecognitionRequest:
+        return RecognitionRequest(
+            samples=live.utterance.clip(),
+            urgency=urgency,
+            utterance_key=(self._session_id, live.number),
+            prefix_tokens=told.prefix.tokens,
+        )

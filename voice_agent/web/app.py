@@ -1,0 +1,53 @@
+"""The HTTP application: health, readiness, metrics; problems are told as RFC 9457 documents."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import attrs
+from quart import Response
+from quart_trio import QuartTrio
+from werkzeug.exceptions import HTTPException
+
+from voice_agent.core.units import KIB
+from voice_agent.observability.metrics import Metrics
+
+MAX_BODY_BYTES: Final = 64 * KIB
+METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+
+@attrs.frozen
+class Readiness:
+    """Whether the server takes calls, and why not."""
+
+    is_ready: bool
+    detail: dict[str, Any]
+
+
+def create_app(*, metrics: Metrics, readiness: Callable[[], Readiness]) -> QuartTrio:
+    """Make the application; ``readiness`` is asked at each ``GET /readyz`` and must not wait."""
+    app = QuartTrio("voice_agent")
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+
+    @app.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/readyz")
+    async def readyz() -> tuple[dict[str, Any], int]:
+        state = readiness()
+        return {"ready": state.is_ready, **state.detail}, 200 if state.is_ready else 503
+
+    @app.get("/metrics")
+    async def expose_metrics() -> Response:
+        return Response(metrics.render(), content_type=METRICS_TYPE)
+
+    @app.errorhandler(HTTPException)
+    async def tell_problem(error: HTTPException) -> Response:
+        status = error.code or 500
+        body = {"type": "about:blank", "title": error.name, "status": status, "detail": error.description}
+        response = Response(app.json.dumps(body), status=status, content_type="application/problem+json")
+        if status == 405 and error.response is None:  # noqa: PLR2004 (RFC 9110: 405 names what is allowed)
+            response.headers.extend([(k, v) for k, v in error.get_headers() if k.lower() == "allow"])
+        return response
+
+    return app
