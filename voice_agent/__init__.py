@@ -32,6 +32,7 @@ from voice_agent.core.transcripts import TranscriptResult, Word
 from voice_agent.core.transport import Transport
 from voice_agent.embedding import open_session
 from voice_agent.server.assembly import open_services
+from voice_agent.observability.logs import adopt_quiet_default
 from voice_agent.session.services import Services
 from voice_agent.session.session import Session
 from voice_agent.settings.load import load_settings
@@ -70,3 +71,5 @@ __all__ = [
     "open_services",
     "open_session",
 ]
+
+adopt_quiet_default()

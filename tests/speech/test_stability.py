@@ -4,7 +4,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from voice_agent.speech.engine import Recognition
-from voice_agent.speech.plausibility import Evidence, is_plausible
 from voice_agent.speech.stability import HELD_BACK_WORDS, StablePrefix
 
 
@@ -51,15 +50,3 @@ def test_the_prefix_never_shrinks_and_always_fits(hypotheses: list[list[str]]) -
         assert " ".join(honoured).startswith(stable)
         assert len(stable.split()) <= max(len(forced), len(honoured) - HELD_BACK_WORDS)
         last, forced = stable, stable.split()
-
-
-def test_noise_is_not_words() -> None:
-    """Too unsure, no letters, or one word over seconds of sound: each alone is enough to reject."""
-    evidence = Evidence(speech_seconds=1.0, mean_probability=0.9)
-    sure = Recognition(text="yes", confidence=0.8)
-    assert is_plausible(sure, evidence, min_confidence=0.4)
-    assert not is_plausible(Recognition(text="yes", confidence=0.3), evidence, min_confidence=0.4)
-    assert not is_plausible(Recognition(text="...", confidence=0.9), evidence, min_confidence=0.4)
-    assert not is_plausible(Recognition(text="", confidence=0.9), evidence, min_confidence=0.4)
-    long = Evidence(speech_seconds=2.5, mean_probability=0.9)
-    assert not is_plausible(sure, long, min_confidence=0.4)

@@ -104,14 +104,6 @@ class RateExceededError(CallerError):
     close_code = 4429
 
 
-class SlowConsumerError(CallerError):
-    """The caller does not read what is sent to it."""
-
-    code = "slow_consumer"
-    fatal = True
-    close_code = 1008
-
-
 class StartTimeoutError(CallerError):
     """Neither ``start`` nor audio came within the time allowed."""
 

@@ -46,6 +46,8 @@ def check_shape(sample_rate: int, channels: int) -> None:
 
 def _read_only(samples: Samples) -> Samples:
     """Return a view that can't be written, so that a frame can be shared; the caller's own array stays as it was."""
+    if not isinstance(samples, np.ndarray) or samples.ndim not in (1, 2):
+        raise InvalidFrameError("samples are a numpy array of shape (n,) or (n, channels)", field="samples")
     view = samples.view()
     view.flags.writeable = False
     return view
@@ -70,8 +72,8 @@ class AudioFrame:
             raise InvalidFrameError(
                 f"samples are {self.samples.dtype}; float32 or int16 is needed", field="samples"
             )
-        if self.samples.ndim not in (1, 2):
-            raise InvalidFrameError("samples have shape (n,) or (n, channels)", field="samples")
+        if self.samples.dtype == _FLOAT32 and not np.isfinite(self.samples).all():
+            raise InvalidFrameError("float audio holds NaN or infinity", field="samples")
         if self.position < 0:
             raise InvalidFrameError("position counts from 0", field="position")
 
@@ -122,11 +124,10 @@ class AudioFrame:
             InvalidFrameError: the length is no whole number of samples, or a value is NaN or infinite.
         """
         samples = _view(data, np.dtype("<f4"), channels).astype(np.float32, copy=False)
-        if not np.isfinite(samples).all():
-            raise InvalidFrameError("float audio holds NaN or infinity", field="samples")
+        frame = cls(samples, sample_rate, position, Encoding.PCM_F32LE)
         if samples.size and (samples.max() > 1 or samples.min() < -1):
-            samples = np.clip(samples, -1, 1)
-        return cls(samples, sample_rate, position, Encoding.PCM_F32LE)
+            return attrs.evolve(frame, samples=np.clip(samples, -1, 1))
+        return frame
 
     def to_float32(self) -> npt.NDArray[np.float32]:
         """Samples as float32 in [-1, 1], same shape; int16 is divided by 32768 exactly."""

@@ -14,6 +14,24 @@ _LEVELS: Final = {
 }
 
 
+def adopt_quiet_default() -> None:
+    """Send log events to the standard library's loggers, unless the program has configured structlog.
+
+    structlog's own default prints to standard output, which belongs to the embedding program; the standard library's
+    shows warnings only. A program that calls ``structlog.configure`` later has its way.
+    """
+    if not structlog.is_configured():
+        structlog.configure(
+            processors=[
+                structlog.contextvars.merge_contextvars,
+                structlog.stdlib.filter_by_level,
+                structlog.stdlib.render_to_log_kwargs,
+            ],
+            wrapper_class=structlog.stdlib.BoundLogger,
+            logger_factory=structlog.stdlib.LoggerFactory(),
+        )
+
+
 def configure_logging(level: str, form: str, stream: TextIO | None = None) -> None:
     """Set up structlog for a process; lines go to ``stream``, standard error when ``None``.
 

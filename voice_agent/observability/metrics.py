@@ -82,6 +82,7 @@ class Metrics:
             buckets=(1, 2, 4, 8, 16, 32),
             registry=registry,
         )
+        self.tasks = Gauge("voice_agent_tasks", "Trio tasks that are alive.", registry=registry)
         self.connections_open = Gauge(
             "voice_agent_connections_open", "TCP connections that are open now.", registry=registry
         )

@@ -83,6 +83,7 @@ async def serve(settings: Settings, *, on_listening: Callable[[HttpServer], None
 @asynccontextmanager
 async def _open_server(settings: Settings) -> AsyncIterator[tuple[HttpServer, CallDesk]]:
     metrics = Metrics(with_process=True)
+    metrics.tasks.set_function(lambda: trio.lowlevel.current_statistics().tasks_living)
     async with open_services(settings, metrics=metrics) as services:
         desk = CallDesk(services=services, registry=CallRegistry(settings.server.max_calls))
         web = create_app(metrics=metrics, readiness=partial(_readiness, desk))

@@ -6,6 +6,8 @@ once; if the caller speaks on, that attempt's scope is cancelled, else its resul
 ends.
 """
 
+from typing import Final
+
 import attrs
 import structlog
 import trio
@@ -16,9 +18,13 @@ from voice_agent.core.transcripts import TranscriptResult
 from voice_agent.session.hearing import Publish
 from voice_agent.session.live import LiveUtterance
 from voice_agent.session.services import Services
+from voice_agent.speech.context import Spoken, SpokenContext
 from voice_agent.speech.engine import HEARING_RATE, Recognition, RecognitionRequest, Urgency
 from voice_agent.speech.plausibility import Evidence, is_plausible
 from voice_agent.speech.stability import StablePrefix
+
+PARTIAL_CONTEXT_SHARE: Final = 0.6
+"""A partial is asked for several times a second of speech, and the encoder's work grows with the audio."""
 
 log = structlog.get_logger(__name__)
 
@@ -43,6 +49,7 @@ class Transcribing:
         self._publish = publish
         self.language = "en"
         self.wants_partials = services.settings.recogniser.partials
+        self._context = SpokenContext(services.settings.recogniser.context_seconds)
         self.finals: list[TranscriptResult] = []
 
     async def run(self, utterances: trio.MemoryReceiveChannel[LiveUtterance]) -> None:
@@ -74,20 +81,19 @@ class Transcribing:
             while not live.utterance.is_settled:
                 if self.wants_partials and live.utterance.length - asked >= interval:
                     asked = live.utterance.length
-                    attempts.start_soon(
-                        self._tell_partial, live, told, self._request(live, told, Urgency.PARTIAL)
-                    )
+                    attempts.start_soon(self._tell_partial, live, told)
                 await live.changed()
             attempts.cancel_scope.cancel()
 
-    async def _tell_partial(self, live: LiveUtterance, told: _Told, request: RecognitionRequest) -> None:
+    async def _tell_partial(self, live: LiveUtterance, told: _Told) -> None:
+        heard_samples = live.utterance.length
         try:
-            recognition = await self._services.engine.recognise(request)
+            recognition = await self._services.engine.recognise(self._request(live, told, Urgency.PARTIAL))
         except RecognitionFailedError:
             log.warning("partial_failed", utterance=live.number, exc_info=True)
             return
         if recognition is not None:
-            await self._publish_partial(live, told, recognition, len(request.samples))
+            await self._publish_partial(live, told, recognition, heard_samples)
 
     async def _settle(self, live: LiveUtterance, told: _Told) -> Recognition | None:
         """Recognise what was said up to the pause; ``None`` when the caller speaks on."""
@@ -96,8 +102,10 @@ class Transcribing:
         request = self._request(live, told, urgency)
         settled: Recognition | None = None
 
+        settled_length = utterance.settled_length
+
         async def abandon_when_outdated(scope: trio.CancelScope) -> None:
-            while utterance.settled_length == len(request.samples):
+            while utterance.settled_length == settled_length:
                 await live.changed()
             scope.cancel()
 
@@ -105,10 +113,10 @@ class Transcribing:
             attempt.start_soon(abandon_when_outdated, attempt.cancel_scope)
             recognition = await self._services.engine.recognise(request)
             if recognition is not None and not utterance.is_closed and self.wants_partials:
-                await self._publish_partial(live, told, recognition, len(request.samples))
+                await self._publish_partial(live, told, recognition, settled_length or 0)
             while not utterance.is_closed:
                 await live.changed()
-            if utterance.settled_length == len(request.samples):
+            if utterance.settled_length == settled_length:
                 settled = recognition
             attempt.cancel_scope.cancel()
         return settled
@@ -178,6 +186,7 @@ class Transcribing:
             language=self.language,
             stable=recognition.text,
         )
+        self._context.add(Spoken(utterance.start, utterance.clip(), recognition.tokens))
         await self.tell(result)
         self._services.metrics.final_latency_seconds.observe(
             max(0.0, trio.current_time() - live.speech_ended_at)
@@ -190,9 +199,16 @@ class Transcribing:
         await self._publish(Transcript(result=result))
 
     def _request(self, live: LiveUtterance, told: _Told, urgency: Urgency) -> RecognitionRequest:
+        utterance = live.utterance
+        samples, context = self._context.before(
+            utterance.start,
+            utterance.clip(),
+            share=PARTIAL_CONTEXT_SHARE if urgency is Urgency.PARTIAL else 1.0,
+        )
         return RecognitionRequest(
-            samples=live.utterance.clip(),
+            samples=samples,
             urgency=urgency,
             utterance_key=(self._session_id, live.number),
             prefix_tokens=told.prefix.tokens,
+            context_tokens=context,
         )

@@ -188,7 +188,14 @@ class RecogniserSettings:
     partial_interval_ms: int = setting(
         400, "New speech between two partials.", unit="milliseconds", minimum=100, maximum=10_000
     )
-    min_confidence: float = setting(0.4, "Results below this are noise, not words.", minimum=0.0, maximum=1.0)
+    context_seconds: float = setting(
+        8 * SECONDS,
+        "Earlier speech that is heard again before a short utterance, to understand it better; 0 for none.",
+        unit="seconds",
+        minimum=0,
+        maximum=15,
+    )
+    min_confidence: float = setting(0.35, "Results below this are noise, not words.", minimum=0.0, maximum=1.0)
 
 
 @attrs.frozen(kw_only=True)

@@ -36,12 +36,16 @@ class RecognitionRequest:
     ``samples`` are 16 kHz mono float32 of shape (n,). ``utterance_key`` names the utterance across calls: a newer
     partial of the same key replaces one that still waits. ``prefix_tokens`` are tokens that the result must begin
     with (what was already told as stable).
+
+    A short utterance is understood better with what was said before it: ``samples`` may begin with earlier speech,
+    and ``context_tokens`` are then what was recognised there. They guide the model and are not in the result.
     """
 
     samples: MonoAudio
     urgency: Urgency
     utterance_key: tuple[str, int]
     prefix_tokens: tuple[int, ...] = ()
+    context_tokens: tuple[int, ...] = ()
 
 
 @attrs.frozen(kw_only=True)

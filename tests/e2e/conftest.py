@@ -1,0 +1,149 @@
+"""Real server processes for the tests that need them."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import attrs
+import pytest
+import trio
+from trio_websocket import WebSocketConnection, wrap_client_stream
+
+from voice_agent.settings.schema import Settings
+from voice_agent.speech.models import find_models
+
+START_SECONDS = 60
+STOP_SECONDS = 60
+
+
+@attrs.define
+class ServerProcess:
+    """A running ``voice-agent serve``; its log lines go to ``log_path``."""
+
+    process: subprocess.Popen[str]
+    port: int
+    log_path: Path
+
+    @property
+    def url(self) -> str:
+        return f"ws://127.0.0.1:{self.port}/v1/ws"
+
+    @property
+    def http(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Signal the process and return its exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(STOP_SECONDS)
+
+    def log(self) -> str:
+        return self.log_path.read_text()
+
+
+StartServer = Callable[..., ServerProcess]
+
+
+def _start(tmp_path: Path, **settings: Any) -> ServerProcess:
+    log_path = tmp_path / f"server-{len(list(tmp_path.iterdir()))}.log"
+    environ = {
+        **os.environ,
+        **{f"VOICE_AGENT__{key.upper()}": str(value) for key, value in settings.items()},
+    }
+    with log_path.open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "voice_agent", "serve", "--port", "0", "--log-format", "json"],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env=environ,
+            cwd=tmp_path,
+        )
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    found = re.search(r"listening on http://127\.0\.0\.1:(\d+)", line)
+    if found is None:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        raise AssertionError(f"the server did not start: {line!r} {log_path.read_text()}")
+    return ServerProcess(process, int(found[1]), log_path)
+
+
+def _end(server: ServerProcess) -> None:
+    if server.process.poll() is None:
+        server.process.kill()
+        server.process.wait(STOP_SECONDS)
+    if server.process.stdout is not None:
+        server.process.stdout.close()
+
+
+@pytest.fixture
+def start_server(tmp_path: Path) -> Iterator[StartServer]:
+    """Start servers; ``start_server(server__grace_seconds=1)`` sets settings. They are ended after the test."""
+    servers: list[ServerProcess] = []
+
+    def start(**settings: Any) -> ServerProcess:
+        servers.append(_start(tmp_path, **settings))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        _end(server)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """One server for all tests of a file; it must end cleanly after them."""
+    it = _start(tmp_path_factory.mktemp("server"))
+    yield it
+    assert it.process.poll() is None, it.log()
+    code = it.stop()
+    _end(it)
+    assert code == 0, it.log()
+    assert "Traceback" not in it.log()
+
+
+@pytest.fixture(scope="session")
+def assets() -> Path:
+    """The folder with the speech that ships beside the models."""
+    encoder = next(m for m in find_models(Settings()) if m.name == "moonshine-encoder")
+    return encoder.path.parent.parent
+
+
+Connect = Callable[[str], AbstractAsyncContextManager[WebSocketConnection]]
+
+
+@pytest.fixture
+def connect() -> Connect:
+    """Open a raw client; the library leaves its socket to the garbage collector when the server closes first."""
+
+    @asynccontextmanager
+    async def connected(url: str) -> AsyncIterator[WebSocketConnection]:
+        parts = urlsplit(url)
+        stream = await trio.open_tcp_stream(parts.hostname or "", parts.port or 80)
+        try:
+            async with trio.open_nursery() as nursery:
+                resource = parts.path + (f"?{parts.query}" if parts.query else "")
+                connection = await wrap_client_stream(nursery, stream, parts.netloc, resource)
+                try:
+                    yield connection
+                finally:
+                    with trio.move_on_after(5):
+                        await connection.aclose()
+                    nursery.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            if len(group.exceptions) == 1:
+                raise group.exceptions[0] from None
+            raise
+        finally:
+            await trio.aclose_forcefully(stream)
+
+    return connected

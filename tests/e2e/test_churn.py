@@ -1,0 +1,148 @@
+"""Two hundred calls that end badly, at random moments: the server is afterwards as it was before."""
+
+import json
+import random
+import re
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import trio
+
+from voice_agent.audio.files import read_audio
+
+pytestmark = pytest.mark.e2e
+
+CALLS = 200
+AT_ONCE = 10
+HANDSHAKE = (
+    b"GET /v1/ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+
+
+@attrs.frozen
+class Counts:
+    """What a process holds."""
+
+    tasks: int
+    threads: int
+    descriptors: int
+    calls: int
+    connections: int
+    resident_mib: float
+
+
+def counts(server: Any) -> Counts:
+    with urllib.request.urlopen(f"{server.http}/metrics", timeout=30) as answer:
+        text = answer.read().decode()
+
+    def value(name: str) -> int:
+        found = re.search(rf"^{name} (\S+)$", text, re.MULTILINE)
+        assert found is not None, name
+        return int(float(found[1]))
+
+    process = Path(f"/proc/{server.process.pid}")
+    resident = re.search(r"VmRSS:\s+(\d+) kB", (process / "status").read_text())
+    assert resident is not None
+    return Counts(
+        tasks=value("voice_agent_tasks"),
+        threads=len(list((process / "task").iterdir())),
+        descriptors=len(list((process / "fd").iterdir())),
+        calls=value("voice_agent_calls_open"),
+        connections=value("voice_agent_connections_open"),
+        resident_mib=int(resident[1]) / 1024,
+    )
+
+
+def frame(opcode: int, body: bytes) -> bytes:
+    """A masked client frame (RFC 6455, section 5.2); a mask of zeros leaves the body as it is."""
+    head = bytes([0x80 | opcode])
+    if len(body) < 126:
+        head += bytes([0x80 | len(body)])
+    else:
+        head += bytes([0x80 | 126]) + len(body).to_bytes(2, "big")
+    return head + b"\0\0\0\0" + body
+
+
+async def call_and_drop(server: Any, speech: bytes, rng: random.Random) -> None:
+    """One call, dropped in mid-handshake, between frames, in mid-utterance or in mid-frame; with or without a reset."""
+    stream = await trio.open_tcp_stream("127.0.0.1", server.port)
+    try:
+        kind = rng.choice(["handshake", "opened", "started", "utterance", "utterance", "frame"])
+        if kind == "handshake":
+            await stream.send_all(HANDSHAKE[: rng.randrange(1, len(HANDSHAKE))])
+            return
+        await stream.send_all(HANDSHAKE)
+        await stream.receive_some(4096)
+        if kind == "opened":
+            return
+        await stream.send_all(frame(1, json.dumps({"type": "start"}).encode()))
+        if kind == "started":
+            return
+        for begin in range(0, rng.randrange(3200, len(speech)), 3200):
+            await stream.send_all(frame(2, speech[begin : begin + 3200]))
+        await trio.sleep(rng.random() / 10)
+        if kind == "frame":
+            whole = frame(2, speech[:3200])
+            await stream.send_all(whole[: rng.randrange(1, len(whole))])
+    except trio.BrokenResourceError:
+        pass
+    finally:
+        if rng.random() < 0.5:
+            stream.socket.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        await trio.aclose_forcefully(stream)
+
+
+async def churn(server: Any, speech: bytes, calls: int, seed: int) -> None:
+    rng = random.Random(seed)
+    limiter = trio.CapacityLimiter(AT_ONCE)
+
+    async def one() -> None:
+        async with limiter:
+            await call_and_drop(server, speech, rng)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(calls):
+            nursery.start_soon(one)
+
+
+async def settled(server: Any, baseline: Counts | None = None) -> Counts:
+    """Return the counts when no call is left, and tasks, threads and descriptors are back; or as they are at last."""
+    now = await trio.to_thread.run_sync(counts, server)
+    with trio.move_on_after(30):
+        while now.calls or now.connections > 1 or (baseline is not None and not is_back(now, baseline)):
+            await trio.sleep(0.2)
+            now = await trio.to_thread.run_sync(counts, server)
+    return now
+
+
+def is_back(now: Counts, baseline: Counts) -> bool:
+    return (
+        now.tasks <= baseline.tasks
+        and now.threads <= baseline.threads
+        and now.descriptors <= baseline.descriptors
+    )
+
+
+async def test_two_hundred_dropped_calls_leave_nothing_behind(start_server: Any, assets: Path) -> None:
+    """Tasks, threads and descriptors return to the baseline, and memory stops growing."""
+    server = start_server(server__max_calls=AT_ONCE * 2)
+    speech = read_audio(assets / "beckett.wav").to_s16le()[:64_000]
+    # Threads that Trio keeps for ten seconds and buffers that grow once belong to the baseline.
+    await churn(server, speech, AT_ONCE * 2, seed=1)
+    baseline = await settled(server)
+    await churn(server, speech, CALLS // 2, seed=2)
+    half = await settled(server, baseline)
+    await churn(server, speech, CALLS // 2, seed=3)
+    after = await settled(server, baseline)
+    print(f"\nbaseline {baseline}\nhalf     {half}\nafter    {after}")
+    assert after.calls == 0
+    assert after.tasks == baseline.tasks
+    assert after.threads <= baseline.threads
+    assert after.descriptors <= baseline.descriptors
+    assert after.resident_mib - half.resident_mib < 20
+    assert await trio.to_thread.run_sync(server.stop) == 0
+    assert "Traceback" not in server.log()

@@ -1,0 +1,171 @@
+"""A real server process and real signals: nothing hangs, nothing is lost, the exit code tells."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from trio_websocket import ConnectionClosed, ConnectionRejected
+
+from voice_agent.core.frames import AudioFrame
+from voice_agent.audio.files import read_audio
+
+pytestmark = pytest.mark.e2e
+
+
+def speech(assets: Path) -> AudioFrame:
+    return read_audio(assets / "beckett.wav")
+
+
+async def next_of(socket_: Any, kind: str) -> dict[str, Any]:
+    """Return the next message of a type."""
+    with trio.fail_after(30):
+        while True:
+            message: dict[str, Any] = json.loads(await socket_.get_message())
+            if message["type"] == kind:
+                return message
+
+
+async def test_sigterm_without_calls_ends_at_once(start_server: Any, connect: Any) -> None:
+    """Nobody to wait for: exit code 0."""
+    assert await trio.to_thread.run_sync(start_server().stop) == 0
+
+
+async def test_sigint_is_the_same(start_server: Any, connect: Any) -> None:
+    """Ctrl-C drains like SIGTERM."""
+    assert await trio.to_thread.run_sync(start_server().stop, signal.SIGINT) == 0
+
+
+async def test_a_call_may_finish_within_the_grace_time(start_server: Any, connect: Any, assets: Path) -> None:
+    """SIGTERM in mid-sentence: the caller is told, speaks on, stops, gets every word; new calls are refused."""
+    server = start_server(server__grace_seconds=60)
+    data = speech(assets).to_s16le()
+    async with connect(server.url) as caller:
+        await caller.send_message(data[:60_000])
+        await next_of(caller, "ready")
+        server.process.send_signal(signal.SIGTERM)
+        notice = await next_of(caller, "notice")
+        assert notice["code"] == "draining"
+        with pytest.raises(Exception):  # noqa: B017, PT011 (refused by the closed listener, however that shows)
+            async with connect(server.url):
+                pass
+        await caller.send_message(data[60_000:])
+        await caller.send_message('{"type":"stop"}')
+        closed = await next_of(caller, "closed")
+    assert closed["reason"] == "stopped"
+    assert closed["transcripts"] >= 5
+    assert await trio.to_thread.run_sync(server.process.wait, 30) == 0
+
+
+async def test_after_the_grace_time_last_words_are_recognised_and_the_call_closed(
+    start_server: Any, connect: Any, assets: Path
+) -> None:
+    """A caller who goes on is ended with 1012, and what was said by then is told first."""
+    server = start_server(server__grace_seconds=0.5)
+    data = speech(assets).to_s16le()
+    async with connect(server.url) as caller:
+        await caller.send_message(data[:36_000])
+        await next_of(caller, "speech_started")
+        server.process.send_signal(signal.SIGTERM)
+        final = await next_of(caller, "final")
+        assert "tried" in final["text"].lower()
+        closed = await next_of(caller, "closed")
+        assert closed["reason"] == "drain"
+        with pytest.raises(ConnectionClosed):
+            await caller.get_message()
+        assert caller.closed.code == 1012
+    assert await trio.to_thread.run_sync(server.process.wait, 30) == 0
+
+
+async def test_a_second_signal_ends_the_process_at_once(start_server: Any, connect: Any) -> None:
+    """The operator insists: 128 + 15, whatever calls are open."""
+    server = start_server(server__grace_seconds=600)
+    async with connect(server.url) as caller:
+        await caller.send_message('{"type":"start"}')
+        await next_of(caller, "ready")
+        server.process.send_signal(signal.SIGTERM)
+        await next_of(caller, "notice")
+        server.process.send_signal(signal.SIGTERM)
+        assert await trio.to_thread.run_sync(server.process.wait, 30) == 128 + signal.SIGTERM
+
+
+async def test_a_slow_reader_does_not_hold_the_shutdown(start_server: Any, connect: Any) -> None:
+    """A caller who floods pings and reads nothing is cut off; the process still ends with 0."""
+    server = start_server(
+        server__grace_seconds=0.2, server__send_timeout_seconds=0.5, session__close_timeout_seconds=1
+    )
+    stream = await trio.open_tcp_stream("127.0.0.1", server.port)
+    stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    await stream.send_all(
+        b"GET /v1/ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    await stream.receive_some(1024)
+    body = json.dumps({"type": "ping", "id": "x" * 60}).encode()
+    frame = bytes([0x81, 0x80 | len(body)]) + b"\0\0\0\0" + body
+    with trio.move_on_after(2):
+        for _ in range(400):
+            await stream.send_all(frame)
+    assert await trio.to_thread.run_sync(server.stop) == 0
+    await trio.aclose_forcefully(stream)
+
+
+async def test_a_full_server_refuses_with_503(start_server: Any, connect: Any) -> None:
+    """The handshake is answered with 503 and Retry-After; the call that is there goes on."""
+    server = start_server(server__max_calls=1)
+    async with connect(server.url) as first:
+        await first.send_message('{"type":"start"}')
+        await next_of(first, "ready")
+        with pytest.raises(ConnectionRejected) as refused:
+            async with connect(server.url):
+                pass
+        assert refused.value.status_code == 503
+        assert (b"retry-after", b"5") in refused.value.headers
+        await first.send_message('{"type":"ping","id":"1"}')
+        assert (await next_of(first, "pong"))["id"] == "1"
+
+
+def run_serve(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "voice_agent", "serve", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={"PATH": "/usr/bin:/bin", **environ},
+    )
+
+
+def test_listening_beyond_loopback_is_refused() -> None:
+    """Not a warning: an error that names the setting, before anything is bound."""
+    done = run_serve("--host", "0.0.0.0", "--port", "0")  # noqa: S104 (it is what must be refused)
+    assert done.returncode == 78
+    assert "server.host" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_taken_port_is_a_clear_error() -> None:
+    """Exit code 1, the address, and what to do."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run_serve("--port", str(port))
+    assert done.returncode == 1
+    assert str(port) in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_wrong_settings_and_models_stop_the_start(tmp_path: Path) -> None:
+    """Exit code 78; every wrong setting is named, and so is a model path that leads nowhere."""
+    done = run_serve(VOICE_AGENT__SERVER__PORT="many", VOICE_AGENT__VAD__THRESHOLD="7")
+    assert done.returncode == 78
+    assert "server.port" in done.stderr
+    assert "vad.threshold" in done.stderr
+    done = run_serve("--port", "0", VOICE_AGENT__VAD__MODEL_PATH=str(tmp_path / "none.onnx"))
+    assert done.returncode == 78
+    assert "vad.model_path" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,135 @@
+"""The way to a server: address, TCP, TLS, WebSocket handshake, and back.
+
+trio-websocket's own ``open_websocket`` is not used: against a peer that accepts and then says nothing its connect
+timeout fires and it goes on waiting for its reader for ever, and a refused handshake leaks the socket (0.12.2).
+Here the stream is ours, and closed whatever happens.
+"""
+
+import ssl
+from collections.abc import Awaitable, Callable
+from typing import Final
+from urllib.parse import urlsplit
+
+import attrs
+import trio
+from trio_websocket import ConnectionClosed, ConnectionRejected, WebSocketConnection, wrap_client_stream
+from wsproto.utilities import ProtocolError
+
+from voice_agent.core.errors import ServerUnreachableError, TransportBrokenError, VoiceAgentError
+from voice_agent.core.units import MIB
+
+MAX_SERVER_MESSAGE_BYTES: Final = 1 * MIB
+MAX_REFUSAL_CHARACTERS: Final = 200
+
+_DEFAULT_PORTS: Final = {"ws": 80, "wss": 443}
+
+Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
+
+
+@attrs.frozen
+class _Address:
+    host: str
+    port: int
+    is_encrypted: bool
+    resource: str
+
+    @classmethod
+    def parse(cls, url: str) -> "_Address":
+        parts = urlsplit(url)
+        if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
+            raise ValueError(f"{url!r} is no WebSocket address")
+        resource = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        port = parts.port or _DEFAULT_PORTS[parts.scheme]
+        return cls(parts.hostname, port, parts.scheme == "wss", resource)
+
+    @property
+    def host_header(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+async def with_connection(
+    url: str,
+    use: Callable[[WebSocketConnection], Awaitable[None]],
+    *,
+    connect_timeout_seconds: float,
+    close_timeout_seconds: float,
+) -> None:
+    """Open a connection to ``url`` (``ws://`` or ``wss://``), run ``use`` with it, close it.
+
+    ``connect_timeout_seconds`` bounds name lookup, TCP, TLS and handshake together; ``close_timeout_seconds`` the
+    closing handshake. What ``use`` raises comes out in an exception group.
+
+    Raises:
+        ServerUnreachableError: nobody answered in time, or the server refused the handshake.
+        TransportBrokenError: the peer broke the WebSocket protocol, or left the close frame unanswered.
+        ValueError: ``url`` is no WebSocket address.
+    """
+    address = _Address.parse(url)
+    deadline = trio.current_time() + connect_timeout_seconds
+    stream = await _open_stream(url, address, deadline, connect_timeout_seconds)
+    is_open = False
+    failure: VoiceAgentError | None = ServerUnreachableError(
+        f"{url} did not complete the WebSocket handshake within {connect_timeout_seconds:g} s; "
+        "is a voice-agent server listening there?"
+    )
+    try:
+        async with trio.open_nursery() as nursery:
+            with trio.move_on_at(deadline):
+                connection = await wrap_client_stream(
+                    nursery,
+                    stream,
+                    address.host_header,
+                    address.resource,
+                    max_message_size=MAX_SERVER_MESSAGE_BYTES,
+                )
+                is_open = True
+            if is_open:
+                await use(connection)
+                failure = TransportBrokenError("the server did not answer the close frame")
+                with trio.move_on_after(close_timeout_seconds):
+                    await connection.aclose()
+                    failure = None
+            nursery.cancel_scope.cancel()
+    except* ConnectionRejected as rejections:
+        failure = ServerUnreachableError(_refusal(url, rejections))
+    except* (ConnectionClosed, ProtocolError):
+        # Before the handshake was done this is another kind of server, which is what `failure` says already.
+        if is_open:
+            failure = TransportBrokenError("the server broke the WebSocket protocol")
+    finally:
+        await trio.aclose_forcefully(stream)
+    if failure is not None:
+        raise failure
+
+
+async def _open_stream(url: str, address: _Address, deadline: float, timeout_seconds: float) -> Stream:
+    try:
+        with trio.fail_at(deadline):
+            tcp = await trio.open_tcp_stream(address.host, address.port)
+            if not address.is_encrypted:
+                return tcp
+            tls = trio.SSLStream(
+                tcp, ssl.create_default_context(), server_hostname=address.host, https_compatible=True
+            )
+            try:
+                await tls.do_handshake()
+            except BaseException:
+                await trio.aclose_forcefully(tcp)
+                raise
+            return tls
+    except trio.TooSlowError:
+        reason = f"no answer within {timeout_seconds:g} s"
+    except OSError as error:
+        reason = error.strerror or str(error)
+    except trio.BrokenResourceError as error:
+        reason = f"no TLS connection: {error.__cause__ or error}"
+    raise ServerUnreachableError(f"{url} can't be reached: {reason}")
+
+
+def _refusal(url: str, rejections: ExceptionGroup[ConnectionRejected]) -> str:
+    rejection = rejections.exceptions[0]
+    while isinstance(rejection, ExceptionGroup):
+        rejection = rejection.exceptions[0]
+    body = (rejection.body or b"").decode("utf-8", "replace").strip()[:MAX_REFUSAL_CHARACTERS]
+    return f"{url} refused the call with HTTP {rejection.status_code}" + (f": {body}" if body else "")

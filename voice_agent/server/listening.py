@@ -1,0 +1,177 @@
+"""open_http_server: listens, and serves each connection under the guard.
+
+In the place of Hypercorn's ``worker_serve``, whose shutdown trigger closes the listener and its connections in one
+step, and whose lifespan hands the application a nursery in which crashes are lost. There is no ASGI lifespan here:
+what an application needs is started by who assembles the server.
+"""
+
+from collections import abc
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, Final
+
+import structlog
+import trio
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.config import Config
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import AppWrapper
+
+from voice_agent.core.errors import AddressInUseError
+from voice_agent.server.connection import GuardedTCPServer, check_hypercorn
+from voice_agent.server.guard_limits import GuardHooks, GuardLimits, Intervention
+from voice_agent.settings.schema import ServerSettings, Settings
+
+log = structlog.get_logger(__name__)
+
+ASGIApp = abc.Callable[[Any, Any, Any], abc.Awaitable[None]]
+"""An ASGI 3 application: ``await app(scope, receive, send)``."""
+
+BACKLOG: Final = 512
+SERVICE_RESTART: Final = 1012
+
+
+class HypercornLog:
+    """Hypercorn's own messages, through structlog; queries stay out, for they can hold tokens."""
+
+    def __init__(self, _config: Config) -> None:
+        pass
+
+    async def access(self, request: Any, response: Any, request_time: float) -> None:
+        """Log one request."""
+        log.debug(
+            "http_request",
+            scope=request["type"],
+            path=request["path"][:200],
+            status=None if response is None else response["status"],
+            seconds=round(request_time, 4),
+        )
+
+
+class HttpServer:
+    """The listening server; see :func:`open_http_server`."""
+
+    def __init__(self, app: AppWrapper, limits: GuardLimits, hooks: GuardHooks) -> None:
+        self.addresses: list[tuple[str, int]] = []
+        """Host and port of each listener, as bound."""
+        self._app = app
+        self._limits = limits
+        self._hooks = hooks
+        self._config = _hypercorn_config(limits)
+        self._context = WorkerContext(None)
+        self._accepting = trio.CancelScope()
+        self._connections: set[GuardedTCPServer] = set()
+        self._emptied = trio.Event()
+
+    @property
+    def connection_count(self) -> int:
+        """TCP connections that are open, or whose handler has not ended yet."""
+        return len(self._connections)
+
+    def stop_accepting(self) -> None:
+        """Close the listeners; connections go on. Idempotent."""
+        self._accepting.cancel()
+
+    async def wait_closed(self) -> None:
+        """Wait until no connection is left."""
+        while self._connections:
+            self._emptied = trio.Event()
+            await self._emptied.wait()
+
+    async def _accept(
+        self,
+        listeners: list[trio.SocketListener],
+        handler_nursery: trio.Nursery,
+        task_status: trio.TaskStatus[None],
+    ) -> None:
+        self.addresses = [listener.socket.getsockname()[:2] for listener in listeners]
+        with self._accepting:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(
+                    partial(trio.serve_listeners, self._serve, listeners, handler_nursery=handler_nursery)
+                )
+                task_status.started()
+
+    async def _serve(self, stream: trio.SocketStream) -> None:
+        if len(self._connections) >= self._limits.max_connections:
+            self._hooks.connection_refused()
+            return
+        connection = GuardedTCPServer(
+            self._app, self._config, self._context, {}, stream, self._limits, self._hooks
+        )
+        self._connections.add(connection)
+        self._hooks.connection_opened()
+        try:
+            await connection.run()
+        finally:
+            self._connections.discard(connection)
+            self._hooks.connection_closed()
+            if not self._connections:
+                self._emptied.set()
+
+    async def _close(self) -> None:
+        """End every connection in bounded time: first with a close code, then with a reset."""
+        self.stop_accepting()
+        await self._context.terminated.set()
+        with trio.CancelScope(shield=True):
+            async with trio.open_nursery() as nursery:
+                for connection in list(self._connections):
+                    nursery.start_soon(connection.shut_down, SERVICE_RESTART)
+                with trio.move_on_after(self._limits.close_timeout_seconds):
+                    await self.wait_closed()
+                # Also what wakes a shut_down that waits in a shielded send for a peer that does not read.
+                for connection in list(self._connections):
+                    connection.abort(Intervention.FORCED_CLOSE)
+
+
+def _hypercorn_config(limits: GuardLimits) -> Config:
+    config = Config()
+    config.logger_class = HypercornLog  # type: ignore[assignment]
+    config.alpn_protocols = ["http/1.1"]
+    config.include_server_header = False
+    config.h11_max_incomplete_size = limits.max_header_bytes
+    config.websocket_max_message_size = max(limits.max_binary_bytes, limits.max_text_bytes)
+    return config
+
+
+async def _listen(server: ServerSettings) -> list[trio.SocketListener]:
+    try:
+        return await trio.open_tcp_listeners(server.port, host=server.host, backlog=BACKLOG)
+    except OSError as error:
+        raise AddressInUseError(
+            f"can't listen on {server.host}:{server.port} ({error.strerror or error}); "
+            "stop what uses it, or choose another server.port",
+            field="server.port",
+        ) from error
+
+
+@asynccontextmanager
+async def open_http_server(
+    app: ASGIApp,
+    settings: Settings,
+    *,
+    limits: GuardLimits | None = None,
+    hooks: GuardHooks | None = None,
+) -> abc.AsyncIterator[HttpServer]:
+    """Listen and serve ``app`` while the context is open.
+
+    Leaving it stops accepting, ends WebSockets with 1012 and idle connections at once, lets responses finish, and
+    cuts off what is left after the close timeout. To let calls end in peace, call ``stop_accepting()`` and wait for
+    them before leaving.
+
+    Raises:
+        AddressInUseError: the address is taken or can't be had.
+        UnsupportedHypercornError: another Hypercorn than the pinned one is installed.
+        ExceptionGroup: around what the body raises, as from any nursery.
+    """
+    check_hypercorn()
+    limits = limits or GuardLimits.from_settings(settings)
+    server = HttpServer(ASGIWrapper(app), limits, hooks or GuardHooks())
+    listeners = await _listen(settings.server)
+    async with trio.open_nursery() as connections, trio.open_nursery() as accepting:
+        await accepting.start(server._accept, listeners, connections)  # noqa: SLF001 - its own constructor
+        try:
+            yield server
+        finally:
+            await server._close()  # noqa: SLF001 - its own constructor
+            connections.cancel_scope.cancel()
