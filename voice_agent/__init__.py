@@ -12,7 +12,13 @@ This is the one door for programs that embed it::
 """
 
 from voice_agent.core.commands import CallOptions
-from voice_agent.core.errors import CallerError, DependencyError, InternalError, OperatorError, VoiceAgentError
+from voice_agent.core.errors import (
+    CallerError,
+    DependencyError,
+    InternalError,
+    OperatorError,
+    VoiceAgentError,
+)
 from voice_agent.core.events import (
     CloseReason,
     CloseRecord,
@@ -31,8 +37,8 @@ from voice_agent.core.frames import AudioFrame, Encoding
 from voice_agent.core.transcripts import TranscriptResult, Word
 from voice_agent.core.transport import Transport
 from voice_agent.embedding import open_session
-from voice_agent.server.assembly import open_services
 from voice_agent.observability.logs import adopt_quiet_default
+from voice_agent.server.assembly import open_services
 from voice_agent.session.services import Services
 from voice_agent.session.session import Session
 from voice_agent.settings.load import load_settings

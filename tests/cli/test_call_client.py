@@ -1,5 +1,4 @@
 """One call, against a server that is played by the test, in memory and on virtual time."""
-# ruff: noqa: ARG001 (the virtual clock acts by being asked for)
 
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -44,13 +43,13 @@ class Server:
         """Send a message with ``seq`` and ``position_ms``."""
         self._seq += 1
         await self.connection.send_message(
-            json.dumps({"type": kind, "seq": self._seq, "position_ms": 0, **fields})
+            json.dumps({"type": kind, "seq": self._seq, "position_ms": 0} | fields)
         )
 
-    async def accept(self) -> None:
+    async def accept(self, **limits: Any) -> None:
         """Read ``start``, answer ``ready``."""
         self.start = json.loads(await self.connection.get_message())
-        await self.say("ready", session="abc", protocol=1, format={}, limits={})
+        await self.say("ready", session="abc", protocol=1, format={}, limits=limits)
 
     async def hear_one(self) -> bytes:
         """Read one audio message."""
@@ -158,9 +157,9 @@ async def test_a_call_says_start_sends_all_audio_in_order_and_says_stop(autojump
     assert result.audio_seconds == pytest.approx(0.08)
 
 
-@pytest.mark.parametrize(("speed", "step"), [(1.0, 0.02), (2.0, 0.01), (0.5, 0.04), (0.0, 0.0)])
+@pytest.mark.parametrize(("speed", "step"), [(1.0, 0.02), (2.0, 0.01), (0.5, 0.04), (0.0, 0.00125)])
 async def test_audio_is_sent_at_absolute_deadlines(autojump_clock: Clock, speed: float, step: float) -> None:
-    """Message k leaves exactly k steps after the first; at speed 0 all leave at once."""
+    """Message k leaves exactly k steps after the first; at speed 0, 800 leave a second, for a server lets 1000 pass."""
     times: list[float] = []
 
     async def play(server: Server) -> None:
@@ -171,6 +170,82 @@ async def test_audio_is_sent_at_absolute_deadlines(autojump_clock: Clock, speed:
 
     await hold_call(play, source_of(200), options=ClientOptions(speed=speed))
     assert [t - times[0] for t in times] == pytest.approx([k * step for k in range(200)])
+
+
+async def test_at_full_speed_the_client_keeps_to_what_the_server_says_that_it_can_take(
+    autojump_clock: Clock,
+) -> None:
+    """Of a second that may wait never more than half does; it takes as long as hearing at four times the speed."""
+    most_waiting: list[float] = []
+
+    async def play(server: Server) -> None:
+        await server.accept(max_waiting_audio_ms=1000, max_messages_per_second=100_000)
+        began_at = trio.current_time()
+        sent_seconds = 0.0
+        while True:
+            message = await server.connection.get_message()
+            heard_seconds = min(sent_seconds, (trio.current_time() - began_at) * 4)
+            if isinstance(message, bytes):
+                sent_seconds += MESSAGE_SECONDS
+                most_waiting.append(sent_seconds - heard_seconds)
+            elif json.loads(message)["type"] == "ping":
+                await server.say("pong", id=None, position_ms=round(heard_seconds * 1000))
+            else:
+                break
+        assert sent_seconds == pytest.approx(200 * MESSAGE_SECONDS)
+        await server.close()
+
+    began_at = trio.current_time()
+    result = await hold_call(play, source_of(200), options=ClientOptions(speed=0))
+    assert result.failure_code is None
+    assert 0.4 < max(most_waiting) < 0.53
+    hearing_seconds = (200 * MESSAGE_SECONDS - 0.5) / 4
+    # The server is asked every 50 ms, so at most two askings are lost.
+    assert hearing_seconds <= trio.current_time() - began_at <= hearing_seconds + 0.1
+
+
+async def test_at_full_speed_a_server_that_hears_nothing_more_is_left_after_ten_seconds(
+    autojump_clock: Clock,
+) -> None:
+    """It answers pings, and its position stands still."""
+
+    async def play(server: Server) -> None:
+        await server.accept()
+        while True:
+            if isinstance(await server.connection.get_message(), str):
+                await server.say("pong", id=None)
+
+    result = await hold_call(play, source_of(255), options=ClientOptions(speed=0))
+    assert (result.failure_code, result.failure) == ("timeout", "the server took no audio for 10 s")
+
+
+async def test_hanging_up_does_not_wait_for_room(autojump_clock: Clock) -> None:
+    """Ctrl-C while a fast call waits for the server says `stop` at once."""
+    hang_up = trio.Event()
+
+    async def play(server: Server) -> None:
+        await server.accept()
+        while isinstance(await server.connection.get_message(), bytes):
+            pass
+        hang_up.set()
+        assert json.loads(await server.connection.get_message()) == {"type": "stop"}
+        await server.close()
+
+    result = await hold_call(play, source_of(255), options=ClientOptions(speed=0), hang_up=hang_up)
+    assert result.failure_code is None
+    assert result.audio_seconds == pytest.approx(5.0)
+
+
+async def test_strange_limits_are_taken_for_none(autojump_clock: Clock) -> None:
+    """What is no number is not kept to; the call goes on."""
+
+    async def play(server: Server) -> None:
+        await server.accept(max_waiting_audio_ms="many", max_messages_per_second=0)
+        await server.hear_until_stop()
+        await server.close()
+
+    result = await hold_call(play, source_of(3), options=ClientOptions(speed=0))
+    assert result.failure_code is None
 
 
 @attrs.frozen

@@ -156,7 +156,7 @@ def test_every_option_reaches_the_server(server: PlayedServer, wav: Path) -> Non
         *("--no-partials", "--silence-seconds", 0.3, "--chunk-ms", 100, "--language", "en", wav),
     )
     assert result.exit_code == 0, result.output
-    assert "latency not measured: audio was sent as fast as possible" in result.stderr
+    assert "latency not measured: audio was sent as fast as it was heard" in result.stderr
     _, start, audio_bytes = server.calls.get(timeout=5)
     assert (start["encoding"], start["sample_rate"], start["channels"]) == ("mulaw", 8000, 2)
     assert start["partials"] is False
@@ -284,17 +284,19 @@ def start_process(*args: object, **options: Any) -> subprocess.Popen[str]:
 def test_ctrl_c_hangs_up_waits_for_the_last_final_and_exits_with_130(
     server: PlayedServer, tmp_path: Path
 ) -> None:
-    """SIGINT in mid-call: `stop` is sent, the last words are shown, no traceback."""
-    process = start_process("--url", server.url("well"), write_wav(tmp_path / "long.wav", 600))
+    """SIGINT in mid-call: `stop` is sent, the last words are shown, no traceback; the next file is not begun."""
+    path = write_wav(tmp_path / "long.wav", 600)
+    process = start_process("--url", server.url("well"), path, path)
     assert server.audio_began.wait(PROCESS_SECONDS)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=PROCESS_SECONDS)
     assert process.returncode == 130, err
-    assert out == "It was.\n"
+    assert out == "1  It was.\n"
     assert "Traceback" not in err
     assert "hanging up; Ctrl-C again leaves at once" in err
     assert "stopped after" in err
     assert 0 < server.calls.get(timeout=5)[2] < 600 * 32_000
+    assert server.calls.empty()
 
 
 @pytest.mark.e2e

@@ -1,11 +1,20 @@
 """Reaching a server over a real loopback connection, and not reaching it."""
 
+import json
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 import trio
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from trio_websocket import WebSocketRequest, serve_websocket
 
 from voice_agent.cli.call_audio import AudioMessage, MemorySource
@@ -31,6 +40,57 @@ async def bytes_server(answer: bytes) -> AsyncIterator[str]:
         listeners = await nursery.start(trio.serve_tcp, handle, 0)
         yield f"ws://127.0.0.1:{listeners[0].socket.getsockname()[1]}/v1/ws"
         nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """A self-signed certificate for 127.0.0.1 with its key, in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "voice-agent test")])
+    now = datetime.now(UTC)
+    signed = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path / "certificate.pem"
+    path.write_bytes(
+        signed.public_bytes(serialization.Encoding.PEM)
+        + key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return path
+
+
+def server_context(certificate: Path) -> ssl.SSLContext:
+    """Return what a server with that certificate speaks TLS with."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate)
+    return context
+
+
+async def answer_well(request: WebSocketRequest) -> None:
+    """Play a whole call; the final tells the path and how many audio messages came."""
+    connection = await request.accept()
+    await connection.get_message()
+    await connection.send_message('{"type": "ready", "session": "x"}')
+    count = 0
+    while isinstance(await connection.get_message(), bytes):
+        count += 1
+    text = f"{request.path} {count}"
+    await connection.send_message(
+        json.dumps({"type": "final", "text": text, "start": 0, "end": 0.2, "utterance": 1})
+    )
+    await connection.send_message('{"type": "closed", "reason": "stopped"}')
 
 
 async def free_port() -> int:
@@ -110,26 +170,94 @@ async def test_a_server_that_ignores_the_close_frame_is_left() -> None:
 
 
 async def test_a_call_over_loopback() -> None:
-    """The whole way: handshake, audio, final, close."""
-
-    async def serve(request: WebSocketRequest) -> None:
-        assert request.path == "/v1/ws?x=1"
-        connection = await request.accept()
-        await connection.get_message()
-        await connection.send_message('{"type": "ready", "session": "x"}')
-        count = 0
-        while isinstance(await connection.get_message(), bytes):
-            count += 1
-        await connection.send_message(
-            f'{{"type": "final", "text": "{count}", "start": 0, "end": 0.2, "utterance": 1}}'
-        )
-        await connection.send_message('{"type": "closed", "reason": "stopped"}')
-
+    """The whole way: handshake, audio, final, close; path and query arrive."""
     async with trio.open_nursery() as nursery:
-        server = await nursery.start(serve_websocket, serve, "127.0.0.1", 0, None)
+        server = await nursery.start(serve_websocket, answer_well, "127.0.0.1", 0, None)
         result = await call_server(
             f"ws://127.0.0.1:{server.port}/v1/ws?x=1", SOURCE, options=ClientOptions(speed=0)
         )
         nursery.cancel_scope.cancel()
-    assert [final.text for final in result.finals] == ["10"]
+    assert [final.text for final in result.finals] == ["/v1/ws?x=1 10"]
     assert (result.failure, result.close_code) == (None, 1000)
+
+
+async def test_a_call_over_tls(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``wss://`` with a certificate that the system trusts; SSL_CERT_FILE names one's own."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    async with trio.open_nursery() as nursery:
+        server = await nursery.start(
+            serve_websocket, answer_well, "127.0.0.1", 0, server_context(certificate)
+        )
+        result = await call_server(f"wss://127.0.0.1:{server.port}", SOURCE, options=ClientOptions(speed=0))
+        nursery.cancel_scope.cancel()
+    assert [final.text for final in result.finals] == ["/ 10"]
+    assert result.failure is None
+
+
+async def test_a_certificate_that_is_not_trusted_is_told(certificate: Path) -> None:
+    """No call goes to a server that can't show who it is."""
+
+    async def serve_tls(stream: trio.SSLStream[trio.SocketStream]) -> None:
+        with pytest.raises(trio.BrokenResourceError):
+            await stream.do_handshake()
+        await trio.aclose_forcefully(stream)
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(
+            partial(trio.serve_ssl_over_tcp, serve_tls, 0, server_context(certificate), host="127.0.0.1")
+        )
+        port = listeners[0].transport_listener.socket.getsockname()[1]
+        with pytest.raises(ServerUnreachableError, match=r"no TLS connection: .*certificate verify failed"):
+            await call_server(f"wss://127.0.0.1:{port}", SOURCE, options=ClientOptions())
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_server_that_does_not_answer_tls_is_left_in_time() -> None:
+    """The connect timeout holds for every step of the way."""
+    async with bytes_server(b"") as url:
+        with pytest.raises(ServerUnreachableError, match=r"no answer within 0.2 s"):
+            await call_server(url.replace("ws://", "wss://"), SOURCE, options=QUICK)
+
+
+async def test_a_server_that_breaks_the_protocol_in_mid_call_is_a_lost_connection() -> None:
+    """A reserved opcode (RFC 6455, section 5.2) after `ready`."""
+
+    async def break_it(request: WebSocketRequest) -> None:
+        connection = await request.accept()
+        await connection.send_message('{"type": "ready", "session": "x"}')
+        await connection._stream.send_all(b"\x8b\x00")
+        await trio.sleep_forever()
+
+    source = MemorySource(AudioFormat(), [AudioMessage(b"\0\0", 0.02 * (i + 1)) for i in range(1000)])
+    async with trio.open_nursery() as nursery:
+        server = await nursery.start(serve_websocket, break_it, "127.0.0.1", 0, None)
+        with trio.fail_after(10):
+            result = await call_server(f"ws://127.0.0.1:{server.port}/", source)
+        nursery.cancel_scope.cancel()
+    assert result.session_id == "x"
+    assert result.failure_code == "connection_lost"
+
+
+async def test_what_is_no_address_is_a_mistake_of_the_program() -> None:
+    """The command line checks addresses before; a program that embeds the client gets a plain ValueError."""
+    with pytest.raises(ValueError, match="is no WebSocket address"):
+        await call_server("http://127.0.0.1/", SOURCE)
+
+
+@pytest.mark.skipif(not Path("/proc/net/if_inet6").exists(), reason="this machine has no IPv6")
+async def test_an_ipv6_address_stands_in_brackets_in_the_host_header() -> None:
+    """RFC 3986, section 3.2.2; a bare ``::1:8080`` is refused by careful servers."""
+    hosts: list[bytes] = []
+
+    async def note_host(stream: trio.SocketStream) -> None:
+        head = await stream.receive_some()
+        hosts.extend(line for line in head.split(b"\r\n") if line.lower().startswith(b"host:"))
+        await stream.aclose()
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, note_host, 0, host="::1"))
+        port = listeners[0].socket.getsockname()[1]
+        with pytest.raises(ServerUnreachableError):
+            await call_server(f"ws://[::1]:{port}/", SOURCE, options=QUICK)
+        nursery.cancel_scope.cancel()
+    assert hosts == [b"Host: [::1]:%d" % port]

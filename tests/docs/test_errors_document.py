@@ -20,7 +20,9 @@ def test_the_document_lists_every_code() -> None:
     """Codes are a promise: each stands in the document with its class."""
     sections = re.split(r"^## ", (ROOT / "docs/errors.md").read_text(), flags=re.MULTILINE)[1:]
     documented = {
-        re.search(r"`(\w+)`", section)[1]: dict(re.findall(r"^\| `(\w+)` \| `(\w+)` \|", section, re.MULTILINE))
+        re.search(r"`(\w+)`", section)[1]: dict(
+            re.findall(r"^\| `(\w+)` \| `(\w+)` \|", section, re.MULTILINE)
+        )
         for section in sections
     }
     assert documented == {
@@ -39,4 +41,9 @@ def test_codes_are_unique() -> None:
 
 
 def _all(branch: type[errors.VoiceAgentError]) -> list[type[errors.VoiceAgentError]]:
-    return [c for child in branch.__subclasses__() for c in (child, *_all(child)) if c.__module__ == errors.__name__]
+    return [
+        c
+        for child in branch.__subclasses__()
+        for c in (child, *_all(child))
+        if c.__module__ == errors.__name__
+    ]

@@ -12,7 +12,8 @@ DOCUMENT = (ROOT / "docs/operations.md").read_text()
 def test_every_metric_is_documented_and_no_other() -> None:
     """An SRE finds in the document what is in /metrics, and the other way round."""
     exposed = {
-        family.name + ("_total" if family.type == "counter" else "") for family in Metrics().registry.collect()
+        family.name + ("_total" if family.type == "counter" else "")
+        for family in Metrics().registry.collect()
     }
     documented = set(re.findall(r"^\| `(voice_agent_\w+)", DOCUMENT, re.MULTILINE))
     assert documented == exposed
@@ -20,9 +21,7 @@ def test_every_metric_is_documented_and_no_other() -> None:
 
 def test_every_metric_is_updated_somewhere() -> None:
     """An instrument that nothing moves lies; each attribute is used outside its declaration."""
-    sources = "".join(
-        p.read_text() for p in (ROOT / "voice_agent").rglob("*.py") if p.name != "metrics.py"
-    )
+    sources = "".join(p.read_text() for p in (ROOT / "voice_agent").rglob("*.py") if p.name != "metrics.py")
     for name in vars(Metrics()):
         if name != "registry":
             assert re.search(rf"(metrics|instruments)\.{name}\b", sources), name
@@ -33,6 +32,8 @@ def test_the_log_events_of_a_call_are_documented() -> None:
     logged = set()
     for room in ("session", "server"):
         for path in (ROOT / "voice_agent" / room).glob("*.py"):
-            logged |= set(re.findall(r"log\.(?:info|warning|error|exception)\(\s*\"(\w+)\"", path.read_text()))
+            logged |= set(
+                re.findall(r"log\.(?:info|warning|error|exception)\(\s*\"(\w+)\"", path.read_text())
+            )
     documented = set(re.findall(r"`(\w+)`", DOCUMENT.split("## Logs")[1].split("## The close record")[0]))
     assert logged <= documented, logged - documented

@@ -12,8 +12,8 @@ import pytest
 import trio
 from trio_websocket import ConnectionClosed, ConnectionRejected
 
-from voice_agent.core.frames import AudioFrame
 from voice_agent.audio.files import read_audio
+from voice_agent.core.frames import AudioFrame
 
 pytestmark = pytest.mark.e2e
 

@@ -1,5 +1,6 @@
 """Real speech through a real server process and a real client: what is understood, for every encoding and rate."""
 
+import itertools
 import re
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 import trio
 
 from voice_agent.cli.call_client import CallResult, ClientOptions, call_server
-from voice_agent.cli.call_files import open_file_source
+from voice_agent.cli.call_files import FileSource
 from voice_agent.core.formats import AudioFormat
 
 pytestmark = pytest.mark.e2e
@@ -38,7 +39,8 @@ def word_error_rate(finals: list[str]) -> float:
 
 
 async def call(server: Any, path: Path, audio_format: AudioFormat, options: ClientOptions) -> CallResult:
-    result = await call_server(server.url, open_file_source(path, audio_format), options=options)
+    source = FileSource(path=path, audio_format=audio_format, chunk_ms=100)
+    result = await call_server(server.url, source, options=options)
     assert result.failure_code is None, result.failure
     assert result.close_code == 1000
     assert result.closed is not None
@@ -84,7 +86,7 @@ async def test_partials_come_live_and_their_stable_prefixes_hold(server: Any, as
     messages: list[Any] = []
     result = await call_server(
         server.url,
-        open_file_source(assets / "two_cities.wav", AudioFormat()),
+        FileSource(path=assets / "two_cities.wav", audio_format=AudioFormat()),
         options=ClientOptions(speed=2),
         on_message=messages.append,
     )
@@ -95,14 +97,12 @@ async def test_partials_come_live_and_their_stable_prefixes_hold(server: Any, as
     assert sum(bool(t.stable) for t in partials) > 10
     for utterance in {t.utterance for t in told}:
         results = [t for t in told if t.utterance == utterance]
-        for earlier, later in zip(results, results[1:], strict=False):
+        for earlier, later in itertools.pairwise(results):
             assert later.text.startswith(earlier.stable)
 
 
 async def test_other_speech_is_understood(server: Any, assets: Path) -> None:
     """Another speaker, another recording."""
-    result = await call(
-        server, assets / "beckett.wav", AudioFormat(), ClientOptions(speed=0, partials=False)
-    )
+    result = await call(server, assets / "beckett.wav", AudioFormat(), ClientOptions(speed=0, partials=False))
     said = words(" ".join(f.text for f in result.finals))
     assert jiwer.wer("ever tried ever failed no matter try again fail again fail better", said) <= 0.1

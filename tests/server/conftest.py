@@ -229,6 +229,13 @@ class Server:
             time.sleep(0.02)
         return found
 
+    def await_log(self, words: str) -> None:
+        """Wait until the process has written this."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while words not in self.logged():
+            assert time.monotonic() < deadline, f"{words!r} was never logged"
+            time.sleep(0.02)
+
     def assert_well(self) -> None:
         """It serves a page and a call."""
         assert self.process.poll() is None, "the server has ended"
@@ -247,9 +254,9 @@ def run_server(limits: Any = None, *, max_files: Any = 0, port: Any = 0) -> Any:
     """Start a server process with these limits beside the short ones."""
     command = [sys.executable, str(GUARD_APP), "--limits", json.dumps(SHORT_LIMITS | (limits or {}))]
     command += ["--max-files", str(max_files), "--port", str(port)]
-    # To a file: a pipe that nobody empties would block the server's thread.
+    # To a file, for a pipe that nobody empties would block the server's thread; appending, for both ends share its offset.
     with (
-        tempfile.TemporaryFile("w+") as log,
+        tempfile.TemporaryFile("a+") as log,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process,
     ):
         try:

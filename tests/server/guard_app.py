@@ -4,8 +4,6 @@ Prints its port, then serves: WebSocket paths that behave well and badly, and a 
 many tasks, file descriptors and threads there are, and what the guard has counted.
 """
 
-# ruff: noqa: ARG002 - an ASGI handler takes scope, receive and send, whether it needs them or not
-
 import argparse
 import json
 import logging
@@ -150,6 +148,27 @@ class App:
     async def ws_header_injection(self, scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "websocket.accept", "headers": [(b"x-bad", b"a\r\nset-cookie: b")]})
 
+    async def ws_extension_header(self, scope: Any, receive: Any, send: Any) -> None:
+        headers = [(b"sec-websocket-extensions", b"permessage-deflate")]
+        await send({"type": "websocket.accept", "headers": headers})
+
+    async def ws_undecided(self, scope: Any, receive: Any, send: Any) -> None:
+        self.seen["undecided"] += 1
+        await self._last(receive)
+
+    async def ws_responds_by_halves(self, scope: Any, receive: Any, send: Any) -> None:
+        headers = [(b"content-length", b"9")]
+        await send({"type": "websocket.http.response.start", "status": 401, "headers": headers})
+        await send({"type": "websocket.http.response.body", "body": b"half", "more_body": True})
+
+    async def ws_sends_nothing(self, scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.send"})
+
+    async def ws_accepts_twice(self, scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.accept"})
+
     async def ws_headers(self, scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "websocket.accept", "headers": [(b"x-good", b"yes")]})
 
@@ -178,10 +197,10 @@ class App:
         tasks = trio.lowlevel.current_statistics().tasks_living
         counts = {
             "tasks": tasks,
-            "fds": len(list(Path("/proc/self/fd").iterdir())),  # noqa: ASYNC240 - the kernel does not block
+            "fds": len(list(Path("/proc/self/fd").iterdir())),
             "threads": threading.active_count(),
             "cpu": sum(os.times()[:2]),
-            "rss_kib": int(Path("/proc/self/statm").read_text().split()[1]) * 4,  # noqa: ASYNC240 - the same
+            "rss_kib": int(Path("/proc/self/statm").read_text().split()[1]) * 4,
             "guard": self.hooks.counts,
             "seen": self.seen,
         }

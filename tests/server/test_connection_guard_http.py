@@ -200,6 +200,16 @@ def test_pipelined_requests_are_answered_in_order(server: Any) -> None:
         assert json.loads(client.response()[2])["path"] == "/third"
 
 
+def test_requests_that_come_one_by_one_wait_for_the_response_under_way(server: Any) -> None:
+    """A request is read, and kept, while the one before it is served; a body in pieces too."""
+    with server.connect() as client:
+        client.request("/slow")
+        for byte in b"POST /after HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc":
+            client.send(bytes([byte]))
+        assert client.response()[2] == b"slow"
+        assert json.loads(client.response()[2]) == {"path": "/after", "bytes": 3}
+
+
 @pytest.mark.parametrize("pipelined", [0, 1])
 def test_a_handler_is_told_when_its_peer_hangs_up(server: Any, pipelined: int) -> None:
     """A peer that goes away while it is being served is noticed, also behind requests that wait."""

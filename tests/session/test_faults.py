@@ -134,7 +134,11 @@ async def test_a_crash_in_one_of_ten_calls_ends_that_call_alone(
         monkeypatch.setattr(hearing, "open_resampler", open_faulty)
     events: list[list[SessionEvent]] = [[] for _ in range(10)]
     frames = spoken(0.3, 1.0, 0.6)
-    marked = [*frames[:20], AudioFrame(np.full(320, 0.95, np.float32), 16_000, frames[20].position), *frames[21:]]
+    marked = [
+        *frames[:20],
+        AudioFrame(np.full(320, 0.95, np.float32), 16_000, frames[20].position),
+        *frames[21:],
+    ]
     others = {"voice activity": marked, "resampler": spoken(0.3, 1.0, 0.6, rate=8000)}
     with capture_logs() as logs:
         async with (
@@ -152,8 +156,12 @@ async def test_a_crash_in_one_of_ten_calls_ends_that_call_alone(
             for number in range(10):
                 transport, caller = open_memory_pair()
                 is_victim = number == 4
-                nursery.start_soon(serve, number, FaultyTransport(transport, stage) if is_victim else transport)
-                nursery.start_soon(talk, caller, others.get(stage, frames) if is_victim else frames, events[number])
+                nursery.start_soon(
+                    serve, number, FaultyTransport(transport, stage) if is_victim else transport
+                )
+                nursery.start_soon(
+                    talk, caller, others.get(stage, frames) if is_victim else frames, events[number]
+                )
     for number, heard in enumerate(events):
         texts = [e.result.text for e in heard if isinstance(e, Transcript) and e.result.is_final]
         if number != 4:
@@ -229,7 +237,9 @@ async def test_the_watchdog_names_the_stage_a_close_waits_for(
         async def recognise(self, request: RecognitionRequest) -> Recognition:
             with trio.CancelScope(shield=True):
                 await release.wait()
-            return Recognition(text="late", tokens=(1,), token_probabilities=(0.9,), word_ends=(1,), confidence=0.9)
+            return Recognition(
+                text="late", tokens=(1,), token_probabilities=(0.9,), word_ends=(1,), confidence=0.9
+            )
 
     settings = Settings(session=SessionSettings(finish_timeout_seconds=2, close_timeout_seconds=1))
     with capture_logs() as logs:

@@ -1,5 +1,6 @@
 """A session without a network and without models, under virtual time: what each way of ending it leaves behind."""
 
+import itertools
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -75,7 +76,11 @@ async def test_an_embedded_session_hears_everything_and_says_how_it_ended(
 ) -> None:
     """Three utterances in, three finals out, in order; the last event is the close record, and seq has no gap."""
     events: list[SessionEvent] = []
-    async with open_scripted_services() as services, open_session(services) as session, trio.open_nursery() as n:
+    async with (
+        open_scripted_services() as services,
+        open_session(services) as session,
+        trio.open_nursery() as n,
+    ):
         n.start_soon(collect, session, events)
         for frame in spoken(*THREE_UTTERANCES):
             await session.send_audio(frame)
@@ -128,7 +133,7 @@ async def test_what_is_stable_never_changes(
         await session.finish()
         results = [e.result async for e in session.events() if isinstance(e, Transcript)]
     assert max(len(r.stable) for r in results[:-1]) > 0
-    for earlier, later in zip(results, results[1:], strict=False):
+    for earlier, later in itertools.pairwise(results):
         assert later.text.startswith(earlier.stable)
         assert later.stable.startswith(earlier.stable)
 
@@ -299,7 +304,10 @@ async def test_a_call_ends_at_its_maximum_duration(
     """A caller who never stops is stopped, and the words until then are recorded."""
     settings = session_settings(max_duration_seconds=5)
     engine = ScriptedEngine(["what I say has no end"])
-    async with open_scripted_services(engine=engine, settings=settings) as services, trio.open_nursery() as nursery:
+    async with (
+        open_scripted_services(engine=engine, settings=settings) as services,
+        trio.open_nursery() as nursery,
+    ):
         transport, caller = open_memory_pair()
         nursery.start_soon(serve, services, transport)
         await caller.send_command(Start())
@@ -437,5 +445,7 @@ async def test_missing_audio_keeps_the_clock_true(
         for frame in spoken(0.5, 1.0, 0.6):
             await session.send_audio(attrs.evolve(frame, position=frame.position + 16_000 * 60))
         await session.finish()
-        results = [e.result async for e in session.events() if isinstance(e, Transcript) and e.result.is_final]
+        results = [
+            e.result async for e in session.events() if isinstance(e, Transcript) and e.result.is_final
+        ]
     assert results[1].start - results[0].start == pytest.approx(60, abs=0.05)

@@ -23,9 +23,11 @@ from trio_websocket import CloseReason, ConnectionClosed, WebSocketConnection
 from voice_agent.cli.call_audio import AudioMessage, AudioSource
 from voice_agent.cli.call_connection import with_connection
 from voice_agent.cli.call_messages import (
+    PING_MESSAGE,
     STOP_MESSAGE,
     TRANSCRIPT_TYPES,
     ServerMessageError,
+    number_at,
     parse_message,
     start_message,
     to_transcript,
@@ -33,16 +35,26 @@ from voice_agent.cli.call_messages import (
 from voice_agent.cli.latency import SendTimes
 from voice_agent.core.errors import TransportBrokenError, UnreadableFileError
 from voice_agent.core.transcripts import TranscriptResult
-from voice_agent.core.units import SECONDS
+from voice_agent.core.units import MS, SECONDS
 
 READ_AHEAD_MESSAGES: Final = 16
+
+# At another speed than that of sound: how much of what the server's `ready` allows is used, and what is assumed of a
+# server that does not say.
+SHARE_OF_WAITING_AUDIO: Final = 0.5
+SHARE_OF_MESSAGE_RATE: Final = 0.8
+DEFAULT_WAITING_AUDIO_MS: Final = 10_000
+DEFAULT_MESSAGES_PER_SECOND: Final = 1_000
+ASK_PROGRESS_SECONDS: Final = 50 * MS
+"""How often a server that has enough audio is asked how far it has heard."""
 
 
 @attrs.frozen(kw_only=True)
 class ClientOptions:
     """How a call is made.
 
-    ``speed`` 1 sends audio at the speed of sound, 2 twice as fast, 0 as fast as the connection takes it.
+    ``speed`` 1 sends audio at the speed of sound, 2 twice as fast, 0 as fast as the server hears it. At speeds other
+    than 1 the client keeps to the limits that the server's ``ready`` tells, so that nothing is dropped.
     """
 
     language: str = "en"
@@ -182,6 +194,11 @@ class _Conversation:
     on_message: OnMessage
     result: CallResult
     hang_up: trio.Event
+    _heard_seconds: float = attrs.field(init=False, default=0.0)
+    """How far the server has heard, as its last message told."""
+    _max_ahead_seconds: float = attrs.field(init=False, default=0.0)
+    _message_seconds: float = attrs.field(init=False, default=0.0)
+    """The least time between two messages."""
     _ready: trio.Event = attrs.field(init=False, factory=trio.Event)
     _sent: SendTimes = attrs.field(init=False, factory=SendTimes)
     _reading: trio.CancelScope = attrs.field(init=False, factory=trio.CancelScope)
@@ -225,9 +242,11 @@ class _Conversation:
 
     def _take(self, message: dict[str, Any], received_at: float) -> ReceivedMessage:
         result = self.result
+        self._heard_seconds = max(self._heard_seconds, number_at(message, "position_ms", 0) * MS)
         match message["type"]:
             case "ready":
                 result.session_id = message.get("session")
+                self._keep_to(message.get("limits"))
                 self._ready.set()
             case "notice":
                 result.notices.append(message)
@@ -301,21 +320,54 @@ class _Conversation:
 
     async def _stream(self, messages: "trio.MemoryReceiveChannel[AudioMessage]") -> bool:
         """Send the audio, each message at its due time; return whether the connection is still open."""
-        is_paced = self.options.speed > 0 and not self.source.is_live
+        speed = 1 if self.source.is_live else self.options.speed
         began_at = trio.current_time()
+        sent_at = began_at - self._message_seconds
         start_seconds = 0.0
         async for message in messages:
-            if is_paced:
-                with trio.move_on_at(began_at + start_seconds / self.options.speed):
+            if not self.source.is_live:
+                due = began_at + start_seconds / speed if speed else began_at
+                if speed != 1:
+                    due = max(due, sent_at + self._message_seconds)
+                with trio.move_on_at(due):
                     await self.hang_up.wait()
+                if speed != 1 and not await self._wait_for_room(message.end_seconds):
+                    return False
             if self.hang_up.is_set():
                 break
+            sent_at = trio.current_time()
             # Before the send: an answer may be read before the sending task runs again.
-            self._sent.add(message.end_seconds, trio.current_time())
+            self._sent.add(message.end_seconds, sent_at)
             if not await self._send(message.data):
                 return False
             start_seconds = message.end_seconds
         return True
+
+    async def _wait_for_room(self, end_seconds: float) -> bool:
+        """Wait until audio up to ``end_seconds`` may be sent; return whether the call goes on.
+
+        Pings ask how far the server has heard: silence alone gives no messages that would tell.
+        """
+        heard_seconds = self._heard_seconds
+        gives_up_at = trio.current_time() + self.options.send_timeout_seconds
+        while end_seconds > self._heard_seconds + self._max_ahead_seconds and not self.hang_up.is_set():
+            if self._heard_seconds > heard_seconds:
+                heard_seconds = self._heard_seconds
+                gives_up_at = trio.current_time() + self.options.send_timeout_seconds
+            if trio.current_time() >= gives_up_at:
+                self._fail_stalled()
+                return False
+            if not await self._send(PING_MESSAGE):
+                return False
+            with trio.move_on_after(ASK_PROGRESS_SECONDS):
+                await self.hang_up.wait()
+        return True
+
+    def _keep_to(self, limits: object) -> None:
+        waiting_ms = number_at(limits, "max_waiting_audio_ms", DEFAULT_WAITING_AUDIO_MS)
+        rate = number_at(limits, "max_messages_per_second", DEFAULT_MESSAGES_PER_SECOND)
+        self._max_ahead_seconds = waiting_ms * MS * SHARE_OF_WAITING_AUDIO
+        self._message_seconds = 1 / max(1.0, rate * SHARE_OF_MESSAGE_RATE)
 
     async def _send(self, data: str | bytes) -> bool:
         """Send one message; return False when the connection is over (``_listen`` finds out why)."""
@@ -325,12 +377,13 @@ class _Conversation:
         except ConnectionClosed:
             return False
         except trio.TooSlowError:
-            self.result.fail(
-                "timeout", f"the server took no audio for {self.options.send_timeout_seconds:g} s"
-            )
-            self._whole.cancel()
+            self._fail_stalled()
             return False
         return True
+
+    def _fail_stalled(self) -> None:
+        self.result.fail("timeout", f"the server took no audio for {self.options.send_timeout_seconds:g} s")
+        self._whole.cancel()
 
     def _expect_end_within(self, seconds: float, since: str) -> None:
         deadline = trio.current_time() + seconds

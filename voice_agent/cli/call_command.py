@@ -63,7 +63,7 @@ from sending the last sample that a result covers to receiving the result.
     type=click.FloatRange(0, 1000),
     default=1.0,
     show_default=True,
-    help="1 is the speed of sound; 0 is as fast as possible, which makes a server drop what it can't hear in time.",
+    help="1 is the speed of sound; 0 is as fast as the server can hear.",
 )
 @click.option(
     "--encoding",
@@ -159,5 +159,5 @@ def call(
 def _latency_note(speed: float) -> str | None:
     if speed == 1:
         return None
-    how = f"at {speed:g} times the speed of sound" if speed else "as fast as possible"
+    how = f"at {speed:g} times the speed of sound" if speed else "as fast as it was heard"
     return f"audio was sent {how}, and only at --speed 1 do words come when they are spoken"

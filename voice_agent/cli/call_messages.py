@@ -8,6 +8,7 @@ from voice_agent.core.formats import AudioFormat
 from voice_agent.core.transcripts import TranscriptResult
 
 STOP_MESSAGE: Final = '{"type": "stop"}'
+PING_MESSAGE: Final = '{"type": "ping"}'
 TRANSCRIPT_TYPES: Final = ("partial", "final")
 
 _EXCERPT_CHARACTERS: Final = 80
@@ -50,6 +51,12 @@ def parse_message(text: str | bytes) -> dict[str, Any]:
     if not isinstance(message, dict) or not isinstance(message.get("type"), str):
         raise ServerMessageError(f"the server sent a message without type: {text[:_EXCERPT_CHARACTERS]!r}")
     return message
+
+
+def number_at(fields: object, key: str, default: float) -> float:
+    """Return a number of a message or of its parts, and ``default`` where there is none."""
+    value = fields.get(key) if isinstance(fields, dict) else None
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else default
 
 
 def to_transcript(message: dict[str, Any]) -> TranscriptResult:

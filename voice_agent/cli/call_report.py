@@ -7,6 +7,7 @@ import attrs
 
 from voice_agent.cli import exit_codes
 from voice_agent.cli.call_client import CallResult
+from voice_agent.cli.call_messages import number_at
 from voice_agent.cli.latency import LatencySummary, describe, summarise
 from voice_agent.core.errors import ServerUnreachableError, UnreadableFileError, VoiceAgentError
 
@@ -118,16 +119,12 @@ def _facts(result: CallResult) -> list[str]:
     if closed is None:
         facts.insert(0, "no close record")
     else:
-        facts.insert(0, f"{closed.get('reason')} after {_number(closed.get('duration_seconds')):.1f} s")
-        if dropped_ms := _number(closed.get("dropped_audio_ms")):
+        facts.insert(0, f"{closed.get('reason')} after {number_at(closed, 'duration_seconds', 0):.1f} s")
+        if dropped_ms := number_at(closed, "dropped_audio_ms", 0):
             facts.append(f"{dropped_ms / _MS_PER_SECOND:.1f} s of audio dropped by the server")
     if result.close_code is not None:
         facts.append(f"close code {result.close_code}")
     return facts
-
-
-def _number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) else 0.0
 
 
 def _outcome_dict(outcome: CallOutcome) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """CallDesk: the ASGI entry of WebSocket calls; admits a call, then gives it a session."""
 
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 
 import attrs
 
@@ -20,7 +20,6 @@ from voice_agent.transports.websocket.endpoint import (
 )
 
 RETRY_AFTER_SECONDS: Final = 5
-
 
 
 @attrs.define(kw_only=True)

@@ -111,7 +111,7 @@ class GuardedH11Protocol(H11Protocol):
 
     def _answer_bytes(self, status: int, code: str, headers: Any) -> bytes:
         title = HTTPStatus(status).phrase
-        body = json.dumps({"status": status, "code": code, "title": title}).encode()
+        body = json.dumps({"type": "about:blank", "title": title, "status": status, "code": code}).encode()
         described = [
             (b"content-type", b"application/problem+json"),
             (b"content-length", str(len(body)).encode()),

@@ -120,7 +120,7 @@ class GuardedTaskGroup(TaskGroup):
             try:
                 await app(scope, inbox.receive, _leashed(send, leash), _no_thread, _no_thread)
                 end = HandlerEnd.RETURNED
-            except* (Exception, SystemExit) as group:
+            except* (Exception, SystemExit) as group:  # noqa: BLE001 - it ends its own request only
                 end = self._log_crash(scope, alone(group))
             finally:
                 inbox.close()

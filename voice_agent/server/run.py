@@ -87,7 +87,9 @@ async def _open_server(settings: Settings) -> AsyncIterator[tuple[HttpServer, Ca
     async with open_services(settings, metrics=metrics) as services:
         desk = CallDesk(services=services, registry=CallRegistry(settings.server.max_calls))
         web = create_app(metrics=metrics, readiness=partial(_readiness, desk))
-        async with open_http_server(split(cast(Asgi, web), desk), settings, hooks=GuardMetrics(metrics)) as server:
+        async with open_http_server(
+            split(cast("Asgi", web), desk), settings, hooks=GuardMetrics(metrics)
+        ) as server:
             yield server, desk
 
 

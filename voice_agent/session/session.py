@@ -208,8 +208,8 @@ class Session:
 
     async def watch_idle(self) -> None:
         """End the call when nothing has come for the idle timeout."""
-        while (left := self._active_at + self._settings.idle_timeout_seconds - trio.current_time()) > 0:
-            await trio.sleep(left)  # noqa: ASYNC110 (the clock itself is waited for, and it is set back by each message)
+        while trio.current_time() < (ends_at := self._active_at + self._settings.idle_timeout_seconds):
+            await trio.sleep_until(ends_at)
         self.end(CloseReason.IDLE_TIMEOUT)
 
     async def watch_duration(self) -> None:

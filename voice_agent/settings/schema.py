@@ -195,7 +195,9 @@ class RecogniserSettings:
         minimum=0,
         maximum=15,
     )
-    min_confidence: float = setting(0.35, "Results below this are noise, not words.", minimum=0.0, maximum=1.0)
+    min_confidence: float = setting(
+        0.35, "Results below this are noise, not words.", minimum=0.0, maximum=1.0
+    )
 
 
 @attrs.frozen(kw_only=True)

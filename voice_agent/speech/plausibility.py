@@ -12,7 +12,9 @@ MAX_SECONDS_PER_WORD: Final = 2.0
 WEAK_PROBABILITY: Final = 0.7
 """Mean voice-activity probability below which a sound is doubtful; real speech is mostly above 0.9."""
 
-OFTEN_INVENTED: Final = frozenset({"you", "thank you", "thank you for watching", "thanks for watching", "bye"})
+OFTEN_INVENTED: Final = frozenset(
+    {"you", "thank you", "thank you for watching", "thanks for watching", "bye"}
+)
 """What the model writes for noise, breath and tones, with confidences of up to 0.9 (``scripts/probe_noise.py``)."""
 
 

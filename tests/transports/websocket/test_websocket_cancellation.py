@@ -139,7 +139,7 @@ class CancelAtStep(trio.abc.Instrument):
         self._steps_left = step
         self.scope = trio.CancelScope()
 
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:  # noqa: ARG002  # the instrument's interface
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:  # the instrument's interface
         self._steps_left -= 1
         if self._steps_left == 0:
             self.scope.cancel()
