@@ -4,6 +4,7 @@ The two run side by side in one nursery and are joined by a bounded channel: whe
 waits, the inbox fills, and its policy decides what goes. Nothing grows without a bound.
 """
 
+import math
 from collections.abc import Awaitable, Callable
 from itertools import count
 from typing import Final
@@ -29,6 +30,8 @@ from voice_agent.speech.utterance import (
 PIECE_SECONDS: Final = 0.5
 """A large message is heard in pieces, so that other calls get their turn in between."""
 
+DROPPED_NOTICE_SECONDS: Final = 1.0
+
 FLUSH_TOLERANCE_SECONDS: Final = 0.001
 """A flush means a sample; a transport that counts in milliseconds may round."""
 
@@ -51,6 +54,7 @@ class Hearing:
         self._live: LiveUtterance | None = None
         self._flush_at: float | None = None
         self._told_dropped_ms = 0
+        self._tell_dropped_at = -math.inf
         self.numbers = count(1)
         """Utterance numbers; typed text takes its number here too."""
         self.heard_seconds = 0.0
@@ -72,6 +76,7 @@ class Hearing:
                     await self._hear(item, utterances)
                 await self._flush_if_due(utterances)
             await self._end_utterance(utterances)
+            await self._tell_dropped(is_last=True)
 
     async def _hear(self, frame: AudioFrame, utterances: trio.MemorySendChannel[LiveUtterance]) -> None:
         if self._resampler is None or frame.sample_rate != self._rate or frame.position != self._expected:
@@ -126,11 +131,14 @@ class Hearing:
             self._flush_at = None
             await self._end_utterance(utterances)
 
-    async def _tell_dropped(self) -> None:
+    async def _tell_dropped(self, *, is_last: bool = False) -> None:
+        """Tell of dropped audio, once a second at most: a flood of audio must not become a flood of notices."""
         dropped_ms = round(self._inbox.dropped_seconds * 1000)
         newly_dropped_ms = dropped_ms - self._told_dropped_ms
-        if newly_dropped_ms:
+        now = trio.current_time()
+        if newly_dropped_ms and (is_last or now >= self._tell_dropped_at):
             self._told_dropped_ms = dropped_ms
+            self._tell_dropped_at = now + DROPPED_NOTICE_SECONDS
             self._services.metrics.dropped_audio_seconds_total.inc(newly_dropped_ms / 1000)
             await self._publish(
                 Notice(

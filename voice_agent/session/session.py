@@ -208,8 +208,10 @@ class Session:
 
     async def watch_idle(self) -> None:
         """End the call when nothing has come for the idle timeout."""
-        while trio.current_time() < (ends_at := self._active_at + self._settings.idle_timeout_seconds):
+        ends_at = self._active_at + self._settings.idle_timeout_seconds
+        while trio.current_time() < ends_at:
             await trio.sleep_until(ends_at)
+            ends_at = self._active_at + self._settings.idle_timeout_seconds
         self.end(CloseReason.IDLE_TIMEOUT)
 
     async def watch_duration(self) -> None:
