@@ -19,7 +19,16 @@ from trio_websocket import WebSocketConnection, wrap_client_stream
 from voice_agent.settings.schema import Settings
 from voice_agent.speech.models import find_models
 
-START_SECONDS = 60
+# Charles Dickens, A Tale of Two Cities (1859), first paragraph; in the public domain.
+TWO_CITIES = """
+It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of foolishness, it was
+the epoch of belief, it was the epoch of incredulity, it was the season of Light, it was the season of Darkness, it
+was the spring of hope, it was the winter of despair, we had everything before us, we had nothing before us, we were
+all going direct to Heaven, we were all going direct the other way - in short, the period was so far like the present
+period, that some of its noisiest authorities insisted on its being received, for good or for evil, in the superlative
+degree of comparison only.
+"""
+
 STOP_SECONDS = 60
 
 
@@ -147,3 +156,15 @@ def connect() -> Connect:
             await trio.aclose_forcefully(stream)
 
     return connected
+
+
+@pytest.fixture(scope="session")
+def words() -> Callable[[str], str]:
+    """Reduce text to lower-case words without punctuation."""
+    return lambda text: " ".join(re.sub(r"[^a-z' ]+", " ", text.lower()).split())
+
+
+@pytest.fixture(scope="session")
+def two_cities_words(words: Callable[[str], str]) -> str:
+    """What is read in ``two_cities.wav``."""
+    return words(TWO_CITIES)

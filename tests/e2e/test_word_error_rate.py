@@ -1,7 +1,7 @@
 """Real speech through a real server process and a real client: what is understood, for every encoding and rate."""
 
 import itertools
-import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +15,14 @@ from voice_agent.core.formats import AudioFormat
 
 pytestmark = pytest.mark.e2e
 
-# Charles Dickens, A Tale of Two Cities (1859), first paragraph; in the public domain.
-TWO_CITIES = """
-It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of foolishness, it was
-the epoch of belief, it was the epoch of incredulity, it was the season of Light, it was the season of Darkness, it
-was the spring of hope, it was the winter of despair, we had everything before us, we had nothing before us, we were
-all going direct to Heaven, we were all going direct the other way - in short, the period was so far like the present
-period, that some of its noisiest authorities insisted on its being received, for good or for evil, in the superlative
-degree of comparison only.
-"""
-
 CLEAN_LIMIT = 0.06
 TELEPHONE_LIMIT = 0.12
 
 
-def words(text: str) -> str:
-    """Lower-case words without punctuation."""
-    return " ".join(re.sub(r"[^a-z' ]+", " ", text.lower()).split())
-
-
-def word_error_rate(finals: list[str]) -> float:
-    return float(jiwer.wer(words(TWO_CITIES), words(" ".join(finals))))
+@pytest.fixture
+def word_error_rate(two_cities_words: str, words: Callable[[str], str]) -> Callable[[CallResult], float]:
+    """Return the share of wrong words in a call that read the first paragraph of A Tale of Two Cities."""
+    return lambda result: float(jiwer.wer(two_cities_words, words(" ".join(f.text for f in result.finals))))
 
 
 async def call(server: Any, path: Path, audio_format: AudioFormat, options: ClientOptions) -> CallResult:
@@ -49,7 +36,9 @@ async def call(server: Any, path: Path, audio_format: AudioFormat, options: Clie
 
 
 @pytest.mark.parametrize("encoding", ["pcm_s16le", "pcm_f32le", "mulaw", "alaw", "opus"])
-async def test_every_encoding_at_every_rate_is_understood(server: Any, assets: Path, encoding: str) -> None:
+async def test_every_encoding_at_every_rate_is_understood(
+    server: Any, assets: Path, encoding: str, word_error_rate: Callable[[CallResult], float]
+) -> None:
     """At most 6 % of the words are wrong, 12 % over 8 kHz telephone codecs."""
     rates = (8_000, 16_000, 48_000)
     results: dict[int, CallResult] = {}
@@ -63,14 +52,16 @@ async def test_every_encoding_at_every_rate_is_understood(server: Any, assets: P
         for rate in rates:
             nursery.start_soon(run, rate)
     for rate in rates:
-        finals = [f.text for f in results[rate].finals]
-        error_rate = word_error_rate(finals)
+        finals = results[rate].finals
+        error_rate = word_error_rate(results[rate])
         print(f"{encoding} {rate} Hz: word error rate {error_rate:.1%}, {len(finals)} finals")
         is_telephone = rate == 8_000 and encoding in {"mulaw", "alaw"}
         assert error_rate <= (TELEPHONE_LIMIT if is_telephone else CLEAN_LIMIT), finals
 
 
-async def test_stereo_is_understood(server: Any, assets: Path) -> None:
+async def test_stereo_is_understood(
+    server: Any, assets: Path, word_error_rate: Callable[[CallResult], float]
+) -> None:
     """Two channels are heard as their mean."""
     result = await call(
         server,
@@ -78,10 +69,12 @@ async def test_stereo_is_understood(server: Any, assets: Path) -> None:
         AudioFormat.parse("pcm_s16le", 48_000, 2),
         ClientOptions(speed=0, partials=False),
     )
-    assert word_error_rate([f.text for f in result.finals]) <= CLEAN_LIMIT
+    assert word_error_rate(result) <= CLEAN_LIMIT
 
 
-async def test_partials_come_live_and_their_stable_prefixes_hold(server: Any, assets: Path) -> None:
+async def test_partials_come_live_and_their_stable_prefixes_hold(
+    server: Any, assets: Path, word_error_rate: Callable[[CallResult], float]
+) -> None:
     """At twice the speed of sound, with partials: as few errors, and no stable word is ever taken back."""
     messages: list[Any] = []
     result = await call_server(
@@ -90,7 +83,7 @@ async def test_partials_come_live_and_their_stable_prefixes_hold(server: Any, as
         options=ClientOptions(speed=2),
         on_message=messages.append,
     )
-    assert word_error_rate([f.text for f in result.finals]) <= CLEAN_LIMIT
+    assert word_error_rate(result) <= CLEAN_LIMIT
     told = [m.transcript for m in messages if m.transcript is not None]
     partials = [t for t in told if not t.is_final]
     assert len(partials) > 30
@@ -101,7 +94,7 @@ async def test_partials_come_live_and_their_stable_prefixes_hold(server: Any, as
             assert later.text.startswith(earlier.stable)
 
 
-async def test_other_speech_is_understood(server: Any, assets: Path) -> None:
+async def test_other_speech_is_understood(server: Any, assets: Path, words: Callable[[str], str]) -> None:
     """Another speaker, another recording."""
     result = await call(server, assets / "beckett.wav", AudioFormat(), ClientOptions(speed=0, partials=False))
     said = words(" ".join(f.text for f in result.finals))

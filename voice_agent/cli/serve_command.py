@@ -1,14 +1,16 @@
 """``voice-agent serve``: run the server."""
 
+import shlex
+import shutil
 import sys
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 import click
-import trio
 
 from voice_agent.cli import exit_codes
+from voice_agent.cli.running import run_program
 from voice_agent.cli.settings_command import config_option
 from voice_agent.core.errors import AddressInUseError, OperatorError
 from voice_agent.observability.logs import configure_logging
@@ -16,6 +18,7 @@ from voice_agent.server.listening import HttpServer
 from voice_agent.server.run import serve as serve_until_signal
 from voice_agent.settings.load import load_settings
 from voice_agent.settings.schema import Settings
+from voice_agent.speech.models import find_models
 
 EXIT_ADDRESS: Final = 1
 
@@ -58,18 +61,13 @@ def serve(
             },
         ).settings
         configure_logging(settings.logging.level, settings.logging.format)
-        trio.run(partial(serve_until_signal, settings, on_listening=partial(_announce, settings)))
-    except* OperatorError as group:
-        for error in _flat(group):
-            click.echo(f"voice-agent: {error}", err=True)
-        sys.exit(EXIT_ADDRESS if group.subgroup(AddressInUseError) else exit_codes.SETTINGS)
-
-
-def _flat(group: BaseExceptionGroup[OperatorError]) -> list[BaseException]:
-    flat: list[BaseException] = []
-    for error in group.exceptions:
-        flat.extend(_flat(error) if isinstance(error, BaseExceptionGroup) else [error])
-    return flat
+        run_program(partial(serve_until_signal, settings, on_listening=partial(_announce, settings)))
+    except AddressInUseError as error:
+        click.echo(f"voice-agent: {error}", err=True)
+        sys.exit(EXIT_ADDRESS)
+    except OperatorError as error:
+        click.echo(f"voice-agent: {error}", err=True)
+        sys.exit(exit_codes.SETTINGS)
 
 
 def _announce(settings: Settings, server: HttpServer) -> None:
@@ -78,7 +76,29 @@ def _announce(settings: Settings, server: HttpServer) -> None:
         shown = f"[{host}]" if ":" in host else host
         url = f"ws://{shown}:{port}/v1/ws"
         click.echo(f"voice-agent is listening on http://{shown}:{port}  (calls: {url})")
-        click.echo(f"Try it:  voice-agent call --url {url} FILE.wav")
+        click.echo(f"Try it:  {_program()} call --url {url} {_speech(settings)}")
         click.echo(f"Look:    curl http://{shown}:{port}/readyz")
     click.echo(f"Stop it: Ctrl-C; calls may then go on for {settings.server.grace_seconds:g} s.")
     sys.stdout.flush()
+
+
+def _program() -> str:
+    """Return how this program was called, so that the printed command can be pasted."""
+    called = Path(sys.argv[0])
+    if called.name != "voice-agent":
+        return f"{shlex.quote(sys.executable)} -m voice_agent"
+    return "voice-agent" if shutil.which("voice-agent") else shlex.quote(_nearby(called))
+
+
+def _speech(settings: Settings) -> str:
+    """Return a recording to try: the one that ships beside the models, or a placeholder."""
+    for model in find_models(settings):
+        shipped = model.path.parent.parent / "two_cities.wav"
+        if shipped.exists():
+            return shlex.quote(_nearby(shipped))
+    return "FILE.wav"
+
+
+def _nearby(path: Path) -> str:
+    """Return the path from the working directory, where it lies below it."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
