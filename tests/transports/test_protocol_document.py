@@ -47,6 +47,11 @@ ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs" / "protocol.md").read_text()
 
 NEVER_ON_THE_WIRE = {
+    # These are HTTP answers to a WebRTC offer, which docs/webrtc.md lists.
+    errors.InvalidSdpError,
+    errors.UnsupportedMediaError,
+    errors.NoCommonCodecError,
+    errors.TooManyCandidatesError,
     CallerError,  # the abstract root
     errors.InvalidFrameError,  # what embedding programs do wrong
     errors.UnreadableFileError,  # what the command line is given

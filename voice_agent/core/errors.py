@@ -130,6 +130,38 @@ class UnreadableFileError(CallerError):
     code = "unreadable_file"
 
 
+class InvalidSdpError(CallerError):
+    """A session description or a fragment of one is malformed (RFC 8866, RFC 8840)."""
+
+    code = "invalid_sdp"
+
+
+class UnsupportedMediaError(CallerError):
+    """A WebRTC offer is well-formed, but asks for something that can't be served; the message says what."""
+
+    code = "unsupported_media"
+
+
+class NoCommonCodecError(UnsupportedMediaError):
+    """A WebRTC offer's audio has no Opus."""
+
+    code = "no_common_codec"
+
+
+class TooManyCandidatesError(CallerError):
+    """A WebRTC caller offers more ICE candidates than the limit."""
+
+    code = "too_many_candidates"
+
+
+class IceTimeoutError(CallerError):
+    """A WebRTC call was signalled, but its media never arrived."""
+
+    code = "ice_timeout"
+    fatal = True
+    close_code = 4408
+
+
 class OperatorError(VoiceAgentError):
     """The server is set up in a way that can't work; the message says what to change."""
 

@@ -33,7 +33,7 @@ class CallDesk:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one WebSocket connection (ASGI)."""
-        cause = self._refusal()
+        cause = self.refusal()
         if cause is not None:
             self.services.metrics.calls_refused_total.labels(cause).inc()
             await refuse_handshake(
@@ -56,7 +56,8 @@ class CallDesk:
                 defaults=CallOptions(partials=settings.recogniser.partials),
             )
 
-    def _refusal(self) -> str | None:
+    def refusal(self) -> str | None:
+        """Return why no call is taken now: ``draining`` or ``full``; None while calls are taken."""
         if not self.is_open:
             return "draining"
         return "full" if self.registry.is_full else None

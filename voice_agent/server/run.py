@@ -5,8 +5,10 @@
     root
      ├ signals      first: drain; second: exit at once
      └ services     models, engine workers, supervisor
-        └ HTTP server
-           └ one nursery a connection → one nursery a call
+        └ media thread     asyncio, for WebRTC
+           └ WebRTC calls     one nursery a call
+              └ HTTP server
+                 └ one nursery a connection → one nursery a WebSocket call
 """
 
 import ipaddress
@@ -29,10 +31,13 @@ from voice_agent.server.drain import drain
 from voice_agent.server.guard_metrics import GuardMetrics
 from voice_agent.server.last_resort import end_process_after
 from voice_agent.server.listening import HttpServer, open_http_server
+from voice_agent.server.webrtc_calls import open_webrtc_calls
 from voice_agent.session.registry import CallRegistry
 from voice_agent.settings.schema import Settings
+from voice_agent.transports.webrtc.media_thread import open_media_thread
 from voice_agent.transports.websocket.endpoint import Receive, Scope, Send
 from voice_agent.web.app import Readiness, create_app
+from voice_agent.web.webrtc_routes import create_webrtc_routes
 
 LAST_RESORT_SECONDS: Final = 5 * SECONDS
 
@@ -86,11 +91,19 @@ async def _open_server(settings: Settings) -> AsyncIterator[tuple[HttpServer, Ca
     metrics.tasks.set_function(lambda: trio.lowlevel.current_statistics().tasks_living)
     async with open_services(settings, metrics=metrics) as services:
         desk = CallDesk(services=services, registry=CallRegistry(settings.server.max_calls))
-        web = create_app(metrics=metrics, readiness=partial(_readiness, desk))
-        async with open_http_server(
-            split(cast("Asgi", web), desk), settings, hooks=GuardMetrics(metrics)
-        ) as server:
-            yield server, desk
+        async with (
+            open_media_thread() as media,
+            open_webrtc_calls(desk, media.open_peer) as webrtc_calls,
+        ):
+            web = create_app(
+                metrics=metrics,
+                readiness=partial(_readiness, desk),
+                routes=[create_webrtc_routes(webrtc_calls)],
+            )
+            async with open_http_server(
+                split(cast("Asgi", web), desk), settings, hooks=GuardMetrics(metrics)
+            ) as server:
+                yield server, desk
 
 
 def split(web: Asgi, desk: CallDesk) -> Asgi:

@@ -5,9 +5,12 @@ from typing import Final, Generic, TypeVar
 
 import attrs
 
+from voice_agent.settings.lists import are_networks, are_stun_urls, are_turn_urls
 from voice_agent.settings.schema import Settings
 
 RootT = TypeVar("RootT")
+
+MIN_SECRET_CHARS: Final = 16
 
 
 @attrs.frozen
@@ -35,5 +38,42 @@ RULES: Final[tuple[Rule[Settings], ...]] = (
         lambda settings: settings.websocket.ping_interval_seconds < settings.websocket.read_timeout_seconds,
         "websocket.ping_interval_seconds must be below websocket.read_timeout_seconds, "
         "or a quiet client would be taken for gone",
+    ),
+    Rule(
+        ("webrtc.stun_servers",),
+        lambda settings: are_stun_urls(settings.webrtc.stun_servers),
+        "webrtc.stun_servers must be addresses as stun:host:port, separated by commas",
+    ),
+    Rule(
+        ("webrtc.turn_servers",),
+        lambda settings: are_turn_urls(settings.webrtc.turn_servers),
+        "webrtc.turn_servers must be addresses as turn:host:port?transport=udp, separated by commas",
+    ),
+    Rule(
+        ("webrtc.turn_servers", "webrtc.turn_secret"),
+        lambda settings: (
+            not settings.webrtc.turn_servers or len(settings.webrtc.turn_secret) >= MIN_SECRET_CHARS
+        ),
+        f"webrtc.turn_servers need a webrtc.turn_secret of {MIN_SECRET_CHARS} characters or more, "
+        "or nobody could use them, or everybody",
+    ),
+    Rule(
+        ("webrtc.turn_credential_ttl_seconds", "session.max_duration_seconds"),
+        lambda settings: (
+            settings.webrtc.turn_credential_ttl_seconds >= settings.session.max_duration_seconds
+            or not settings.webrtc.turn_servers
+        ),
+        "webrtc.turn_credential_ttl_seconds must not be below session.max_duration_seconds, "
+        "or a relayed call would break in the middle",
+    ),
+    Rule(
+        ("webrtc.relay_only", "webrtc.turn_servers"),
+        lambda settings: not settings.webrtc.relay_only or bool(settings.webrtc.turn_servers),
+        "webrtc.relay_only needs webrtc.turn_servers, or no call could connect",
+    ),
+    Rule(
+        ("webrtc.allowed_networks",),
+        lambda settings: are_networks(settings.webrtc.allowed_networks),
+        "webrtc.allowed_networks must be networks as 10.0.0.0/8, separated by commas",
     ),
 )

@@ -1,15 +1,16 @@
-"""The HTTP application: health, readiness, metrics; problems are told as RFC 9457 documents."""
+"""The HTTP application: the console page, health, readiness, metrics; problems are told as RFC 9457 documents."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import attrs
-from quart import Response
+from quart import Blueprint, Response
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
 from voice_agent.core.units import KIB
 from voice_agent.observability.metrics import Metrics
+from voice_agent.web.console import create_console
 
 MAX_BODY_BYTES: Final = 64 * KIB
 METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -23,10 +24,17 @@ class Readiness:
     detail: dict[str, Any]
 
 
-def create_app(*, metrics: Metrics, readiness: Callable[[], Readiness]) -> QuartTrio:
-    """Make the application; ``readiness`` is asked at each ``GET /readyz`` and must not wait."""
+def create_app(
+    *, metrics: Metrics, readiness: Callable[[], Readiness], routes: Sequence[Blueprint] = ()
+) -> QuartTrio:
+    """Make the application; ``readiness`` is asked at each ``GET /readyz`` and must not wait.
+
+    ``routes`` are served beside the application's own.
+    """
     app = QuartTrio("voice_agent")
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    for blueprint in (create_console(), *routes):
+        app.register_blueprint(blueprint)
 
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:

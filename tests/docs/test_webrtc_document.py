@@ -1,0 +1,38 @@
+"""docs/webrtc.md lists every WebRTC setting that it speaks of, and every code of a refused request."""
+
+import re
+from pathlib import Path
+
+import attrs
+
+from voice_agent.core import errors
+from voice_agent.settings.schema import WebRtcSettings
+
+ROOT = Path(__file__).parents[2]
+DOCUMENT = (ROOT / "docs/webrtc.md").read_text()
+
+
+def test_every_setting_is_explained_and_no_other() -> None:
+    """An operator finds each setting of the section in the document."""
+    named = set(re.findall(r"`webrtc\.(\w+)`", DOCUMENT))
+    assert named == {field.name for field in attrs.fields(WebRtcSettings)}
+
+
+def test_every_code_of_an_answer_is_listed() -> None:
+    """What the routes answer stands in the table, and the other way round."""
+    source = (ROOT / "voice_agent/web/webrtc_routes.py").read_text()
+    written = set(re.findall(r'"((?:etag|ice|not)_\w+|unsupported_content_type)"', source))
+    typed = {
+        kind.code
+        for kind in (
+            errors.InvalidSdpError,
+            errors.InvalidFieldError,
+            errors.MessageTooLargeError,
+            errors.UnsupportedMediaError,
+            errors.NoCommonCodecError,
+            errors.TooManyCandidatesError,
+        )
+    }
+    rows = re.findall(r"^\| (4\d\d|503) \| ([^|]*) \|", DOCUMENT, re.MULTILINE)
+    listed = {code for _, codes in rows for code in re.findall(r"`(\w+)`", codes)}
+    assert listed == written | typed | {"full", "draining"}

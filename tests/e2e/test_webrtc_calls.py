@@ -1,0 +1,385 @@
+"""WebRTC calls through a real server process: an aiortc client, GStreamer's WHIP client, a TURN server, and SIGTERM."""
+
+import contextlib
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import ifaddr
+import jiwer
+import pytest
+import trio
+
+from voice_agent.audio.files import read_audio
+from voice_agent.transports.webrtc.turn import turn_credentials
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.skipif(
+        all(ip.ip == "127.0.0.1" or not ip.is_IPv4 for a in ifaddr.get_adapters() for ip in a.ips),
+        reason="aiortc's client does not gather loopback addresses, and there is no other IPv4 address here",
+    ),
+]
+
+CALLER = Path(__file__).with_name("webrtc_caller.py")
+LIMIT = 0.08
+BECKETT = "ever tried ever failed no matter try again fail again fail better"
+SECRET = "a-shared-secret-of-tests"  # noqa: S105 (made up)
+
+
+class Caller:
+    """A client process and what it prints."""
+
+    def __init__(self, server: Any, file: Path, *arguments: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, str(CALLER), f"{server.http}/v1/webrtc", str(file), *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self.messages: list[dict[str, Any]] = []
+
+    def wait_for(self, kind: str) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.messages.append(json.loads(line))
+            if self.messages[-1]["type"] == kind:
+                return self.messages[-1]
+        raise AssertionError(f"no {kind} came: {self.messages}")
+
+    def tell(self, command: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{command}\n")
+        self.process.stdin.flush()
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout):
+            if stream is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
+
+    @property
+    def finals(self) -> str:
+        return " ".join(m["text"] for m in self.messages if m["type"] == "final")
+
+
+@pytest.fixture
+def call() -> Iterator[Callable[..., Caller]]:
+    """Start callers; they are ended after the test."""
+    callers: list[Caller] = []
+
+    def start(*arguments: Any) -> Caller:
+        callers.append(Caller(*arguments))
+        return callers[-1]
+
+    yield start
+    for caller in callers:
+        caller.end()
+
+
+def ask(server: Any, path: str, offer: str | None = None) -> tuple[int, Any, str]:
+    """GET, or POST an offer; return status, headers and body."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    try:
+        headers = {} if offer is None else {"Content-Type": "application/sdp"}
+        connection.request("GET" if offer is None else "POST", path, offer, headers)
+        answer = connection.getresponse()
+        return answer.status, answer.headers, answer.read().decode()
+    finally:
+        connection.close()
+
+
+def close_records(server: Any) -> list[dict[str, Any]]:
+    records = [json.loads(line) for line in server.log().splitlines()]
+    return [record for record in records if record["event"] == "call_closed"]
+
+
+def wait_for_close_record(server: Any, number: int = 1, seconds: float = 20) -> dict[str, Any]:
+    deadline = time.monotonic() + seconds
+    while len(close_records(server)) < number:
+        assert time.monotonic() < deadline, server.log()
+        time.sleep(0.05)
+    return close_records(server)[number - 1]
+
+
+def test_speech_over_opus_is_understood(
+    start_server: Any,
+    call: Callable[..., Caller],
+    assets: Path,
+    words: Callable[[str], str],
+    two_cities_words: str,
+) -> None:
+    """Both shipped files at once, as Opus: ready, partials, finals, closed; at most 8 % of the words are wrong."""
+    server = start_server()
+    callers = [call(server, assets / "two_cities.wav"), call(server, assets / "beckett.wav")]
+    for caller in callers:
+        closed = caller.wait_for("closed")
+        assert (closed["reason"], closed["dropped_audio_ms"]) == ("stopped", 0)
+        kinds = [m["type"] for m in caller.messages]
+        assert kinds[:2] == ["answered", "ready"]
+        assert "partial" in kinds
+    said = [words(caller.finals) for caller in callers]
+    for reference, heard in zip((two_cities_words, BECKETT), said, strict=True):
+        print(f"word error rate {jiwer.wer(reference, heard):.1%}: {heard}")
+    assert jiwer.wer([two_cities_words, BECKETT], said) <= LIMIT
+    assert server.stop() == 0
+    assert "Traceback" not in server.log()
+
+
+def test_delete_ends_the_session_within_a_second(
+    start_server: Any, call: Callable[..., Caller], assets: Path
+) -> None:
+    """HTTP DELETE in mid-call: last words, closed with `stopped`, and the address is gone."""
+    server = start_server()
+    caller = call(server, assets / "beckett.wav", "--hold")
+    place = caller.wait_for("answered")["location"]
+    caller.wait_for("final")
+    told_at = time.monotonic()
+    caller.tell("delete")
+    assert caller.wait_for("closed")["reason"] == "stopped"
+    seconds = time.monotonic() - told_at
+    print(f"DELETE to closed: {seconds:.3f} s")
+    wait_for_close_record(server)
+    assert ask(server, place)[0] == 404
+    assert server.stop() == 0
+
+
+def test_a_killed_client_is_noticed(start_server: Any, call: Callable[..., Caller], assets: Path) -> None:
+    """No goodbye, no packets: the call ends by itself within the media timeout, with a close record."""
+    server = start_server(webrtc__media_timeout_seconds=2)
+    caller = call(server, assets / "beckett.wav", "--hold")
+    caller.wait_for("final")
+    caller.process.kill()
+    record = wait_for_close_record(server)
+    assert record["reason"] == "hangup"
+    assert server.stop() == 0
+
+
+def test_a_call_whose_media_never_arrives_ends_by_itself(start_server: Any, assets: Path) -> None:
+    """Signalled, answered, and then nothing: a close record after the set-up time, and the place is free again."""
+    server = start_server(webrtc__setup_timeout_seconds=1, server__max_calls=1)
+    offer = "\r\n".join(
+        [
+            "v=0", "o=- 1 1 IN IP4 0.0.0.0", "s=-", "t=0 0", "m=audio 9 UDP/TLS/RTP/SAVPF 111", "a=mid:0",
+            "a=sendonly", "a=rtcp-mux", "a=rtpmap:111 opus/48000/2", "a=ice-ufrag:abcd",
+            "a=ice-pwd:0123456789012345678901", "a=fingerprint:sha-256 " + ":".join(["AB"] * 32),
+            "a=setup:actpass", "a=candidate:1 1 udp 1 192.0.2.99 9 typ host", "",
+        ]
+    )  # fmt: skip
+    assert ask(server, "/v1/webrtc", offer)[0] == 201
+    status, headers, _ = ask(server, "/v1/webrtc", offer)
+    assert (status, headers["retry-after"]) == (503, "5")
+    record = wait_for_close_record(server)
+    assert (record["reason"], record["error_code"]) == ("caller_error", "ice_timeout")
+    deadline = time.monotonic() + 10
+    while ask(server, "/readyz")[0] != 200:
+        assert time.monotonic() < deadline
+    assert server.stop() == 0
+    assert "Traceback" not in server.log()
+
+
+async def test_sigterm_during_calls_of_both_kinds(
+    start_server: Any, connect: Any, call: Callable[..., Caller], assets: Path
+) -> None:
+    """Three WebRTC and three WebSocket calls: each is told, gets its last words and a clean close; exit code 0."""
+    server = start_server(server__grace_seconds=3)
+    callers = [call(server, assets / "beckett.wav", "--hold") for _ in range(3)]
+    speech = read_audio(assets / "beckett.wav").to_s16le()
+    told: list[list[dict[str, Any]]] = []
+
+    async def over_websocket(ready: trio.Event) -> None:
+        messages: list[dict[str, Any]] = []
+        told.append(messages)
+        async with connect(server.url) as socket_:
+            await socket_.send_message(speech[:36_000])
+            while not messages or messages[-1]["type"] != "closed":
+                messages.append(json.loads(await socket_.get_message()))
+                if messages[-1]["type"] == "speech_started":
+                    ready.set()
+
+    def over_webrtc(caller: Caller) -> None:
+        caller.wait_for("closed")
+
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            for caller in callers:
+                await trio.to_thread.run_sync(caller.wait_for, "final")
+            for ready in [trio.Event() for _ in range(3)]:
+                nursery.start_soon(over_websocket, ready)
+                await ready.wait()
+            server.process.send_signal(signal.SIGTERM)
+            for caller in callers:
+                nursery.start_soon(trio.to_thread.run_sync, over_webrtc, caller)
+        code = await trio.to_thread.run_sync(server.process.wait, 30)
+    assert code == 0, server.log()
+    assert len(told) == 3
+    for messages in [*told, *(caller.messages for caller in callers)]:
+        kinds = [m["type"] for m in messages]
+        draining = [m for m in messages if m["type"] == "notice" and m["code"] == "draining"]
+        assert len(draining) == 1
+        assert "final" in kinds
+        assert messages[-1]["reason"] == "drain"
+        assert messages[-1]["tasks_left"] == 0
+    for caller in callers:
+        assert (
+            caller.messages.index(next(m for m in caller.messages if m.get("code") == "draining"))
+            < len(caller.messages) - 1
+        )
+    assert "Traceback" not in server.log()
+
+
+def own_address() -> str:
+    """An address of this machine that is no loopback one."""
+    return next(
+        str(ip.ip) for a in ifaddr.get_adapters() for ip in a.ips if ip.is_IPv4 and ip.ip != "127.0.0.1"
+    )
+
+
+def wait_for_stun(port: int) -> None:
+    """Ask until a binding request is answered (RFC 8489, section 6)."""
+    request = bytes.fromhex("000100002112a442") + os.urandom(12)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        asking.settimeout(0.2)
+        for _ in range(50):
+            asking.sendto(request, (own_address(), port))
+            with contextlib.suppress(TimeoutError, ConnectionRefusedError):
+                asking.recv(2048)
+                return
+            time.sleep(0.05)
+    raise AssertionError("the TURN server does not answer")
+
+
+@pytest.fixture
+def turn_port(tmp_path: Path) -> Iterator[int]:
+    """A coturn that takes the credentials which the server makes."""
+    if shutil.which("turnserver") is None:
+        pytest.skip("coturn's turnserver is not installed (Debian package coturn)")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind((own_address(), 0))
+        port = int(probe.getsockname()[1])
+    with (tmp_path / "turn.log").open("w") as log:
+        process = subprocess.Popen(
+            [
+                "turnserver", "-n", "--use-auth-secret", f"--static-auth-secret={SECRET}", "--realm=tests",
+                f"--listening-ip={own_address()}", f"--relay-ip={own_address()}", f"--listening-port={port}",
+                "--no-tls", "--no-dtls", "--no-cli", "--log-file=stdout", f"--pidfile={tmp_path}/turn.pid",
+                f"--userdb={tmp_path}/turndb",
+            ],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    try:
+        wait_for_stun(port)
+        assert process.poll() is None
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    yield port
+    process.terminate()
+    process.wait()
+
+
+def test_a_relayed_call_completes(
+    start_server: Any, call: Callable[..., Caller], assets: Path, turn_port: int
+) -> None:
+    """Neither side offers anything but TURN addresses, with time-limited credentials: the words come through coturn."""
+    url = f"turn:{own_address()}:{turn_port}?transport=udp"
+    server = start_server(webrtc__turn_servers=url, webrtc__turn_secret=SECRET, webrtc__relay_only="yes")
+    username, credential = turn_credentials(SECRET, expires_at=int(time.time()) + 600)
+    caller = call(server, assets / "beckett.wav", "--relay", f"{url}|{username}|{credential}")
+    answered = caller.wait_for("answered")
+    candidates = [line for line in answered["answer"].splitlines() if line.startswith("a=candidate")]
+    assert candidates
+    assert all(" typ relay" in line for line in candidates)
+    assert caller.wait_for("closed")["transcripts"] >= 5
+    assert server.stop() == 0
+    assert SECRET not in server.log()
+
+
+PORT_MAPPER = """
+void *g_object_new(unsigned long, const char *, ...);
+void *gupnp_simple_igd_thread_new(void) { return g_object_new(80, 0); }
+unsigned long gupnp_simple_igd_get_type(void) { return 80; }
+void gupnp_simple_igd_add_port(void) {}
+void gupnp_simple_igd_remove_port(void) {}
+void gupnp_simple_igd_remove_port_local(void) {}
+int gupnp_simple_igd_delete_all_mappings(void) { return 1; }
+"""
+"""In the place of the library that would map ports on a home router: the real one needs libsoup 3, whip-client has
+libsoup 2, and the two abort in one process. 80 is G_TYPE_OBJECT."""
+
+
+@pytest.fixture
+def whip_environment(tmp_path: Path) -> dict[str, str]:
+    """What makes Debian 12's whip-client start at all."""
+    if shutil.which("whip-client") is None or shutil.which("cc") is None:
+        pytest.skip("whip-client or cc is not installed (Debian packages simple-whip-client, gcc)")
+    libraries, plugins = tmp_path / "lib", tmp_path / "plugins"
+    libraries.mkdir()
+    plugins.mkdir()
+    (tmp_path / "mapper.c").write_text(PORT_MAPPER)
+    name = "libgupnp-igd-1.0.so.4"
+    command = ["cc", "-shared", "-fPIC", f"-Wl,-soname,{name}", "-o", str(libraries / name)]
+    subprocess.run([*command, str(tmp_path / "mapper.c")], check=True)
+    for plugin in Path("/usr/lib").glob("*-linux-gnu/gstreamer-1.0/*.so"):
+        if not any(word in plugin.name for word in ("soup", "adaptivedemux2", "webrtchttp")):
+            (plugins / plugin.name).symlink_to(plugin)
+    if not (plugins / "libgstnice.so").exists():
+        pytest.skip("GStreamer's ICE element is not installed (Debian package gstreamer1.0-nice)")
+    return {
+        **os.environ,
+        "LD_LIBRARY_PATH": str(libraries),
+        "GST_PLUGIN_SYSTEM_PATH_1_0": str(plugins),
+        "GST_REGISTRY": str(tmp_path / "registry.bin"),
+    }
+
+
+def test_gstreamer_s_whip_client_is_transcribed(
+    start_server: Any, assets: Path, tmp_path: Path, whip_environment: dict[str, str]
+) -> None:
+    """A send-only WHIP encoder, not ours, that trickles: it connects, and its words are counted at the close."""
+    server = start_server()
+    pipeline = (
+        f"filesrc location={assets / 'beckett.wav'} ! wavparse ! audioconvert ! audioresample ! identity sync=true ! "
+        "opusenc ! rtpopuspay pt=111 ! application/x-rtp,media=audio,encoding-name=OPUS,payload=111"
+    )
+    with (tmp_path / "whip.log").open("w") as log:
+        process = subprocess.Popen(
+            ["whip-client", "-u", f"{server.http}/v1/webrtc", "-A", pipeline],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=whip_environment,
+        )
+    try:
+        deadline = time.monotonic() + 40
+        while metric(server, 'voice_agent_transcripts_total{kind="final"}') < 5:
+            told = (tmp_path / "whip.log").read_text()
+            assert process.poll() is None, told
+            assert time.monotonic() < deadline, (tmp_path / "whip.log").read_text() + server.log()
+            time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        record = wait_for_close_record(server)
+    finally:
+        process.kill()
+        process.wait()
+    assert record["reason"] in {"stopped", "hangup"}
+    assert record["transcripts"] >= 5
+    assert server.stop() == 0
+
+
+def metric(server: Any, name: str) -> float:
+    lines = ask(server, "/metrics")[2].splitlines()
+    return next((float(line.split()[-1]) for line in lines if line.startswith(name + " ")), 0.0)

@@ -1,0 +1,289 @@
+"""A peer connection against a real aiortc caller on this machine's own addresses."""
+
+import re
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import trio
+import trio.testing
+
+from voice_agent.core.errors import (
+    IceTimeoutError,
+    InvalidFrameError,
+    InvalidSdpError,
+    NoCommonCodecError,
+    TooManyCandidatesError,
+    TransportBrokenError,
+    UnsupportedMediaError,
+)
+from voice_agent.core.frames import AudioFrame
+from voice_agent.transports.webrtc.addresses import allowed_addresses
+from voice_agent.transports.webrtc.config import PeerConfig
+from voice_agent.transports.webrtc.media_thread import MediaThread
+from voice_agent.transports.webrtc.peer import Peer
+
+
+def tone(seconds: float, hertz: float = 440.0, level: int = 8000) -> np.ndarray:
+    at = np.arange(int(seconds * 48_000)) / 48_000
+    return (level * np.sin(2 * np.pi * hertz * at)).astype(np.int16)
+
+
+def loudest_hertz(samples: np.ndarray) -> float:
+    spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples))))
+    return float(np.argmax(spectrum) * 48_000 / len(samples))
+
+
+async def hear(peer: Peer, seconds: float) -> np.ndarray:
+    """Collect audio, checking that positions have no gaps."""
+    pieces: list[AudioFrame] = []
+    with trio.fail_after(10 + seconds):
+        while not pieces or pieces[-1].end - pieces[0].position < seconds * 48_000:
+            pieces.append(await peer.recv_audio())
+    assert [piece.position for piece in pieces[1:]] == [piece.end for piece in pieces[:-1]]
+    return np.concatenate([piece.samples for piece in pieces])
+
+
+async def hear_until_the_end(peer: Peer, heard: list[AudioFrame]) -> None:
+    while True:
+        heard.append(await peer.recv_audio())
+
+
+async def test_audio_of_a_caller_arrives_without_gaps(connect: Callable) -> None:
+    """What a caller plays is received as 48 kHz mono int16 from position 0, and the statistics count it."""
+    peer, _ = await connect(tone(2))
+    samples = await hear(peer, 1.0)
+    assert samples.dtype == np.int16
+    assert loudest_hertz(samples[24_000:]) == pytest.approx(440, abs=4)
+    stats = peer.stats
+    assert stats.packets_received >= 50
+    assert stats.packets_lost == stats.concealed_ms == stats.dropped_ms == 0
+    assert stats.bitrate > 0
+    assert stats.round_trip_ms is not None
+    assert stats.round_trip_ms > 0
+
+
+async def test_messages_go_both_ways(connect: Callable) -> None:
+    """The data channel that the caller opened carries text in both directions, in order."""
+    peer, caller = await connect()
+    await caller.until(lambda: caller.channel.readyState == "open")
+    for number in range(20):
+        await caller.send(f"to the server {number}")
+        await peer.send_message(f"to the caller {number}")
+    assert [await peer.recv_message() for _ in range(20)] == [f"to the server {n}" for n in range(20)]
+    await caller.until(lambda: len(caller.received) == 20)
+    assert caller.received == [f"to the caller {n}" for n in range(20)]
+
+
+async def test_what_is_sent_before_the_channel_opens_is_kept(connect: Callable) -> None:
+    """A message that comes before any channel is sent when there is one; the server opens it if the caller doesn't."""
+    peer, caller = await connect(channel=None)
+    await peer.send_message("early")
+    await caller.until(lambda: caller.received == ["early"])
+    assert [channel.label for channel in caller.opened_channels] == ["events"]
+    await caller.send("answer")
+    assert await peer.recv_message() == "answer"
+
+
+async def test_without_a_data_section_messages_go_nowhere(connect: Callable) -> None:
+    """A caller without a data channel (WHIP) is served; text for it is dropped and counted."""
+    peer, _ = await connect(tone(1), channel=None, has_data=False, direction="sendonly")
+    for _ in range(3):
+        await peer.send_message("unheard")
+    await hear(peer, 0.5)
+    assert peer.stats.messages_dropped == 3
+
+
+@pytest.mark.parametrize(
+    "options", [{"channel": "other"}, {"ordered": False}, {"maxRetransmits": 0}], ids=str
+)
+async def test_other_channels_are_closed(connect: Callable, options: dict) -> None:
+    """A channel of another name, unordered or unreliable, is closed; the call goes on and gets our own channel."""
+    peer, caller = await connect(tone(5), **options)
+    refused = caller.channel
+    await caller.until(lambda: refused.readyState == "closed")
+    await peer.send_message("still here")
+    await caller.until(lambda: caller.received == ["still here"])
+
+
+async def test_invalid_utf8_closes_the_channel_and_not_the_call(connect: Callable) -> None:
+    """Text that is no UTF-8 ends its data channel; audio goes on."""
+    peer, caller = await connect(tone(10))
+    await caller.until(lambda: caller.channel.readyState == "open")
+    broken = caller.channel
+    await caller.send_raw(51, b"\xff\xfe")
+    await caller.until(lambda: broken.readyState == "closed")
+    await hear(peer, 0.5)
+    assert peer.ended_by is None
+
+
+async def test_control_messages_that_make_no_sense_are_ignored(connect: Callable) -> None:
+    """A second opening of an open stream, an acknowledgement of nothing, and garbage leave the call as it is."""
+    peer, caller = await connect(tone(10))
+    await caller.until(lambda: caller.channel.readyState == "open")
+    opening = bytes([3, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0]) + b"x"
+    for data in (opening, b"\x03", b"\x02", b"\x99\x00", opening[:-1] + b"\xff"):
+        await caller.send_raw(50, data)
+    await caller.send("sound")
+    assert await peer.recv_message() == "sound"
+    assert peer.ended_by is None
+
+
+async def test_messages_over_the_limit_close_the_channel(connect: Callable) -> None:
+    """A message of more than 64 KiB is not delivered; its channel is closed, the call goes on."""
+    peer, caller = await connect(tone(10))
+    await caller.until(lambda: caller.channel.readyState == "open")
+    broken = caller.channel
+    await caller.send("a" * 65_536)
+    assert len(await peer.recv_message()) == 65_536
+    await caller.send_raw(51, b"a" * 65_537)
+    await caller.until(lambda: broken.readyState == "closed")
+    assert peer.ended_by is None
+
+
+async def test_played_audio_reaches_the_caller_and_can_be_cleared(connect: Callable) -> None:
+    """Audio is played at its own pace; clearing says how much was not played, and silence follows."""
+    peer, caller = await connect()
+    await peer.send_audio(AudioFrame(tone(5, 1000), 48_000))
+    await caller.until(lambda: len(caller.heard) > 60)
+    played = np.concatenate(caller.heard)
+    assert loudest_hertz(played[-24_000:]) == pytest.approx(1000, abs=4)
+    cleared_ms = peer.clear_audio()
+    assert 0 < cleared_ms < 5000
+    assert peer.clear_audio() == 0
+    heard = len(caller.heard)
+    await caller.until(lambda: len(caller.heard) > heard + 40)
+    assert np.abs(caller.heard[-1]).max() < 50
+    with pytest.raises(InvalidFrameError):
+        await peer.send_audio(AudioFrame(np.zeros(160, np.int16), 16_000))
+
+
+async def test_waiting_to_play_is_bounded_and_let_go_by_clearing(connect: Callable) -> None:
+    """A sender waits while too much waits to be played, and goes on when it is cleared."""
+    peer, _ = await connect(config=PeerConfig(max_outbound_audio_ms=1000))
+    await peer.send_audio(AudioFrame(tone(60), 48_000))
+    with trio.move_on_after(0.2) as scope:
+        await peer.send_audio(AudioFrame(tone(1), 48_000))
+    assert scope.cancelled_caught
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(peer.send_audio, AudioFrame(tone(1), 48_000))
+        await trio.testing.wait_all_tasks_blocked()
+        peer.clear_audio()
+
+
+async def test_unread_audio_drops_the_oldest(connect: Callable) -> None:
+    """A reader that sleeps finds the newest audio, and the loss is counted."""
+    peer, caller = await connect(tone(5), config=PeerConfig(max_waiting_audio_ms=200))
+    await caller.until(lambda: peer.received_samples > 48_000)
+    assert (await peer.recv_audio()).position >= 48_000 - 200 * 48 - 960
+    assert peer.stats.dropped_ms >= 700
+
+
+async def test_a_hang_up_ends_the_call_behind_its_audio(connect: Callable) -> None:
+    """What came before a hang-up is still returned, then the end is told, on every door."""
+    peer, caller = await connect(tone(5))
+    await caller.until(lambda: peer.received_samples > 24_000)
+    await caller.hang_up()
+    heard: list[AudioFrame] = []
+    with pytest.raises(TransportBrokenError), trio.fail_after(5):
+        await hear_until_the_end(peer, heard)
+    assert heard[-1].end > 24_000
+    with pytest.raises(TransportBrokenError):
+        await peer.recv_message()
+    with pytest.raises(TransportBrokenError):
+        await peer.send_message("too late")
+    with pytest.raises(TransportBrokenError):
+        await peer.send_audio(AudioFrame(tone(0.1), 48_000))
+
+
+async def test_a_caller_that_vanishes_is_noticed(connect: Callable) -> None:
+    """A caller whose process was killed is gone after the media timeout."""
+    peer, caller = await connect(tone(5), config=PeerConfig(media_timeout_seconds=1.0))
+    await hear(peer, 0.2)
+    await caller.vanish()
+    with pytest.raises(TransportBrokenError), trio.fail_after(8):
+        await hear_until_the_end(peer, [])
+
+
+async def test_media_that_never_arrives_ends_the_call(media: MediaThread, make_caller: Callable) -> None:
+    """An answered call without ICE ends at the set-up deadline."""
+    peer = await media.open_peer(PeerConfig(setup_timeout_seconds=0.4))
+    await peer.answer(await make_caller().offer())
+    with trio.fail_after(5):
+        with pytest.raises(IceTimeoutError):
+            await peer.recv_audio()
+        await peer.connected.wait()
+    assert isinstance(peer.ended_by, IceTimeoutError)
+    await peer.aclose()
+
+
+async def test_candidates_can_trickle(media: MediaThread, make_caller: Callable) -> None:
+    """A call connects when the caller's candidates come after the answer; what can't be used is passed over."""
+    caller = make_caller()
+    offer = await caller.offer(tone(1))
+    lines = offer.splitlines()
+    candidates = [line.removeprefix("a=") for line in lines if line.startswith("a=candidate:")]
+    bare = [line for line in lines if not line.startswith(("a=candidate:", "a=end-of-candidates"))]
+    async with await media.open_peer(PeerConfig()) as peer:
+        await caller.accept(await peer.answer("\r\n".join(bare) + "\r\n"))
+        await peer.add_candidates(["candidate:1 1 tcp 1 192.0.2.1 9 typ host tcptype active"])
+        await peer.add_candidates(["candidate:1 1 udp 1 no.such.name 9 typ host"])
+        await peer.add_candidates(candidates, is_complete=True)
+        await hear(peer, 0.2)
+        with pytest.raises(InvalidSdpError):
+            await peer.add_candidates(["candidate:nonsense"])
+        with pytest.raises(TooManyCandidatesError):
+            await peer.add_candidates(candidates[:1] * 64)
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        (lambda _: "", InvalidSdpError),
+        (lambda _: "hello", InvalidSdpError),
+        (lambda offer: offer.replace("a=fingerprint:", "a=x-fingerprint:"), InvalidSdpError),
+        (lambda offer: offer.replace("a=ice-pwd:", "a=x-ice-pwd:"), InvalidSdpError),
+        (lambda offer: offer.replace("a=mid:", "a=x-mid:"), InvalidSdpError),
+        (lambda offer: offer.replace("a=rtcp-mux", "a=x-rtcp-mux"), InvalidSdpError),
+        (lambda offer: re.sub("m=audio [0-9]+", "m=audio nine", offer), InvalidSdpError),
+        (
+            lambda offer: offer.replace(" opus/", " speex/").replace("PCM", "XCM").replace("G722", "XX"),
+            NoCommonCodecError,
+        ),
+        (lambda offer: offer.replace(" opus/", " speex/"), NoCommonCodecError),
+        (
+            lambda offer: offer.replace("m=audio", "m=application", 1),
+            (UnsupportedMediaError, InvalidSdpError),
+        ),
+        (lambda offer: offer + "a=candidate:1 1 udp 1 192.0.2.1 9 typ host\r\n" * 70, TooManyCandidatesError),
+    ],
+)
+async def test_a_bad_offer_gets_its_error_and_leaves_nothing(
+    media: MediaThread, make_caller: Callable, change: Callable, error: type
+) -> None:
+    """An offer that can't be served raises its own error; no task stays, and the thread serves the next call."""
+    tasks = await media.tasks()
+    async with await media.open_peer(PeerConfig()) as peer:
+        with pytest.raises(error):
+            await peer.answer(change(await make_caller().offer()))
+    assert await media.tasks() == tasks
+    assert media.peers_open == 0
+
+
+async def test_only_allowed_addresses_are_offered(media: MediaThread, make_caller: Callable) -> None:
+    """With an allow-list no other local address stands in the answer; without servers only host candidates do."""
+    config = PeerConfig(allowed_networks=("127.0.0.0/8",))
+    assert allowed_addresses(config) == ["127.0.0.1"]
+    assert allowed_addresses(PeerConfig(allowed_interfaces=("none",))) == []
+    async with await media.open_peer(config) as peer:
+        answer = await peer.answer(await make_caller().offer())
+    candidates = [line.split() for line in answer.splitlines() if line.startswith("a=candidate:")]
+    assert {candidate[4] for candidate in candidates} == {"127.0.0.1"}
+    assert {candidate[7] for candidate in candidates} == {"host"}
+
+
+async def test_the_thread_answers_pings(media: MediaThread) -> None:
+    """A health check gets an answer from the loop, or hears that it took too long."""
+    assert await media.ping(5) >= 0
+    with pytest.raises(trio.TooSlowError):
+        await media.ping(0)

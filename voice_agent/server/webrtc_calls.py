@@ -1,0 +1,177 @@
+"""WebRtcCalls: the WebRTC calls of a server; each is one task, from its offer to its close record.
+
+A request begins a call and goes away; so a call can't live in its request's task. It lives in the server's nursery,
+whose scope ends after the last call has been drained. The offer is answered by the call's own task: what fails before
+the answer fails the request, and leaves nothing behind.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from time import time
+from typing import cast
+
+import attrs
+import structlog
+import trio
+
+from voice_agent.core.commands import CallOptions
+from voice_agent.core.errors import TooManyCandidatesError, TransportBrokenError
+from voice_agent.core.events import CloseReason
+from voice_agent.server.calls import CallDesk
+from voice_agent.session.open import open_session
+from voice_agent.session.session import Session
+from voice_agent.settings.lists import split_list
+from voice_agent.transports.webrtc.candidates import AddressPolicy
+from voice_agent.transports.webrtc.config import IceServer, PeerConfig
+from voice_agent.transports.webrtc.endpoint import WebRtcTransport
+from voice_agent.transports.webrtc.peer import Peer
+from voice_agent.transports.webrtc.sdp import Offer, complete_answer
+from voice_agent.transports.webrtc.signalling import Fragment, new_call_key, new_etag
+from voice_agent.transports.webrtc.turn import ice_servers, link_headers
+from voice_agent.web.webrtc_routes import CallRefusedError, OpenedCall
+
+log = structlog.get_logger(__name__)
+
+
+OpenPeer = Callable[[PeerConfig], Awaitable[Peer]]
+
+
+@attrs.define(eq=False, kw_only=True)
+class WebRtcCall:
+    """One open call, as signalling sees it."""
+
+    etag: str
+    username_fragment: str
+    peer: Peer
+    candidates_left: int
+    session: Session | None = None
+    """None until the offer has been answered."""
+
+    async def add_candidates(self, fragment: Fragment) -> None:
+        """Try more of the caller's candidates.
+
+        Raises:
+            TooManyCandidatesError: the call has had as many as are taken.
+        """
+        if fragment.candidates_offered > self.candidates_left:
+            raise TooManyCandidatesError("the call has offered too many candidates", field="a=candidate")
+        self.candidates_left -= fragment.candidates_offered
+        try:
+            await self.peer.add_candidates(fragment.candidates, is_complete=fragment.is_last)
+        except TransportBrokenError:
+            log.debug("candidates_too_late")
+
+    def end(self) -> None:
+        """End the call in order; the first decision counts."""
+        if self.session is not None:
+            self.session.end(CloseReason.STOPPED)
+
+
+class WebRtcCalls:
+    """The desk of WebRTC calls; use :func:`open_webrtc_calls` to get one."""
+
+    def __init__(self, desk: CallDesk, nursery: trio.Nursery, open_peer: OpenPeer) -> None:
+        self._desk = desk
+        self._settings = desk.services.settings.webrtc
+        self._nursery = nursery
+        self._open_peer = open_peer
+        self._calls: dict[str, WebRtcCall] = {}
+        self.policy = AddressPolicy(
+            allow_loopback=self._settings.allow_loopback_candidates,
+            max_candidates=self._settings.max_candidates,
+        )
+        self.max_offer_bytes = self._settings.max_offer_bytes
+        self.defaults = CallOptions(partials=desk.services.settings.recogniser.partials)
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def refusal(self) -> str | None:
+        """Return why no call is taken now, and count it; None while calls are taken."""
+        cause = self._desk.refusal()
+        if cause is not None:
+            self._desk.services.metrics.calls_refused_total.labels(cause).inc()
+        return cause
+
+    def find(self, key: str) -> WebRtcCall | None:
+        """Return the open call with the key."""
+        return self._calls.get(key)
+
+    async def open_call(self, offer: Offer, options: CallOptions) -> OpenedCall:
+        """Begin a call and answer its offer; it goes on by itself. Cancelled before the answer, it ends.
+
+        Raises:
+            CallRefusedError: the server is full or drains.
+            CallerError: the offer can't be served after all.
+        """
+        return cast("OpenedCall", await self._nursery.start(self._hold, offer, options))
+
+    async def _hold(
+        self, offer: Offer, options: CallOptions, task_status: trio.TaskStatus[OpenedCall]
+    ) -> None:
+        """The whole life of one call; what is raised before the answer is the request's, later nothing is raised."""
+        if (cause := self.refusal()) is not None:
+            raise CallRefusedError(cause)
+        with self._desk.registry.place():
+            servers = ice_servers(self._settings, unix_seconds=time())
+            peer = await self._open_peer(self._config(servers))
+            try:
+                answer = complete_answer(await peer.answer(offer.text), offer)
+                call = WebRtcCall(
+                    etag=new_etag(),
+                    username_fragment=offer.username_fragment,
+                    peer=peer,
+                    candidates_left=self.policy.max_candidates
+                    - len(offer.candidates)
+                    - offer.candidates_dropped,
+                )
+                opened = OpenedCall(
+                    key=new_call_key(), etag=call.etag, answer=answer, links=link_headers(servers)
+                )
+                await self._converse(call, opened, options, task_status)
+            finally:
+                await peer.aclose()
+
+    async def _converse(
+        self,
+        call: WebRtcCall,
+        opened: OpenedCall,
+        options: CallOptions,
+        task_status: trio.TaskStatus[OpenedCall],
+    ) -> None:
+        transport = WebRtcTransport(call.peer, options)
+        try:
+            async with open_session(self._desk.services, transport) as session:
+                call.session = session
+                self._calls[opened.key] = call
+                with self._desk.registry.enrolled(session):
+                    task_status.started(opened)
+                    await session.heard_all.wait()
+        except Exception:
+            # A defect ends one call; the nursery is every call's.
+            log.exception("webrtc_call_crashed")
+        finally:
+            self._calls.pop(opened.key, None)
+
+    def _config(self, servers: tuple[IceServer, ...]) -> PeerConfig:
+        settings = self._settings
+        return PeerConfig(
+            ice_servers=servers,
+            allowed_networks=split_list(settings.allowed_networks),
+            allowed_interfaces=split_list(settings.allowed_interfaces),
+            is_relay_only=settings.relay_only,
+            setup_timeout_seconds=settings.setup_timeout_seconds,
+            media_timeout_seconds=settings.media_timeout_seconds,
+            max_candidates=settings.max_candidates,
+            close_timeout_seconds=self._desk.services.settings.session.close_timeout_seconds,
+        )
+
+
+@asynccontextmanager
+async def open_webrtc_calls(desk: CallDesk, open_peer: OpenPeer) -> AsyncIterator[WebRtcCalls]:
+    """Hold the nursery of WebRTC calls; leaving it cancels those that a drain has left."""
+    async with trio.open_nursery() as nursery:
+        try:
+            yield WebRtcCalls(desk, nursery, open_peer)
+        finally:
+            nursery.cancel_scope.cancel()

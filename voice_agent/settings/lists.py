@@ -1,0 +1,46 @@
+"""Lists that stand in one text setting: ICE server addresses, and networks."""
+
+import ipaddress
+import re
+from typing import Final
+
+_STUN: Final = re.compile(r"stun:(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?", re.ASCII)
+_TURN: Final = re.compile(
+    r"turns?:(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?(?:\?transport=(?:udp|tcp))?",
+    re.ASCII,
+)
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def split_list(text: str) -> tuple[str, ...]:
+    """Split a list at its commas."""
+    return tuple(part for part in (piece.strip() for piece in text.split(",")) if part)
+
+
+def are_stun_urls(text: str) -> bool:
+    """Whether each address is a STUN server's (RFC 7064)."""
+    return all(_STUN.fullmatch(url) for url in split_list(text))
+
+
+def are_turn_urls(text: str) -> bool:
+    """Whether each address is a TURN server's (RFC 7065)."""
+    return all(_TURN.fullmatch(url) for url in split_list(text))
+
+
+def networks(text: str) -> tuple[Network, ...]:
+    """Read a list of networks, ``10.0.0.0/8, 2001:db8::/32``.
+
+    Raises:
+        ValueError: one of them is none.
+    """
+    return tuple(ipaddress.ip_network(part) for part in split_list(text))
+
+
+def are_networks(text: str) -> bool:
+    """Whether :func:`networks` can read the list."""
+    try:
+        networks(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""WebRTC: the same protocol over Opus and a data channel."""

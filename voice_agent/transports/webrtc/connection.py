@@ -1,0 +1,411 @@
+"""PeerConnection: the media thread's side of one call, around aiortc's RTCPeerConnection.
+
+Everything here runs in the media thread's event loop. aiortc starts tasks and forgets them; each task that is started
+on behalf of a call is remembered here (:data:`OWNER`, :func:`make_owned_task`), so that closing can wait for them all.
+"""
+
+# ruff: noqa: SLF001  # aiortc's and aioice's internals are used here, which is why their versions are pinned exactly
+
+import asyncio
+import weakref
+from collections.abc import Coroutine, Sequence
+from contextvars import Context, ContextVar
+from typing import Any, Final, Protocol
+
+import structlog
+from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection, RTCSessionDescription
+from aiortc.exceptions import OperationError
+from aiortc.rtcconfiguration import RTCIceTransportPolicy
+from aiortc.rtcrtptransceiver import RTCRtpTransceiver
+from aiortc.sdp import SessionDescription
+
+from voice_agent.core.errors import (
+    IceTimeoutError,
+    InvalidSdpError,
+    NoCommonCodecError,
+    TooManyCandidatesError,
+    TransportBrokenError,
+    UnsupportedMediaError,
+    VoiceAgentError,
+)
+from voice_agent.core.frames import AudioFrame
+from voice_agent.transports.webrtc.addresses import is_usable_host, limit_addresses, read_candidate
+from voice_agent.transports.webrtc.channel import LABEL, EventsChannel, guard_sctp
+from voice_agent.transports.webrtc.config import PeerConfig
+from voice_agent.transports.webrtc.offer import Candidate, ServedOffer, read_offer
+from voice_agent.transports.webrtc.outbound import OutboundBuffer, OutboundTrack
+from voice_agent.transports.webrtc.rtp_receiver import AudioReceiver
+from voice_agent.transports.webrtc.statistics import PeerStatistics
+
+WATCH_SECONDS: Final = 0.5
+PROBE_SECONDS: Final = 5.0
+QUIET_PROBE_SECONDS: Final = 1.0
+"""A path on which nothing comes is asked more often."""
+PROBE_RETRANSMISSIONS: Final = 1
+"""aioice waits 0.5 s and then 1 s."""
+OPEN_CHANNEL_AFTER_SECONDS: Final = 1.0
+"""A caller that negotiated a data section but opened no channel in this time gets ours."""
+LAST_TASKS_SECONDS: Final = 1.0
+DRAIN_POLL_SECONDS: Final = 0.005
+
+_RECEIVER_ATTRIBUTE: Final = "_RTCRtpTransceiver__receiver"
+
+log = structlog.get_logger(__name__)
+
+OWNER: ContextVar["PeerConnection | None"] = ContextVar("owner", default=None)
+
+
+def make_owned_task(
+    loop: asyncio.AbstractEventLoop,
+    coroutine: Coroutine[Any, Any, Any],
+    context: Context | None = None,
+    **_options: object,
+) -> "asyncio.Task[Any]":
+    """Make a task and remember it with the call that it belongs to; a task factory for the media thread's loop."""
+    task = asyncio.Task(coroutine, loop=loop, context=context)
+    owner = OWNER.get() if context is None else context.get(OWNER)
+    if owner is not None:
+        owner.tasks.add(task)
+    return task
+
+
+class PeerEvents(Protocol):
+    """Whom a connection tells; called in the media thread, must not wait."""
+
+    def on_audio(self, frame: AudioFrame) -> None:
+        """Audio came."""
+
+    def on_text(self, text: str) -> None:
+        """A data-channel message came."""
+
+    def on_low(self) -> None:
+        """There is room for text or audio again."""
+
+    def on_connected(self) -> None:
+        """ICE and DTLS are done."""
+
+    def on_end(self, error: VoiceAgentError) -> None:
+        """The call's connection is over."""
+
+
+class PeerConnection:
+    """One call, on the media thread; made inside its loop."""
+
+    def __init__(self, config: PeerConfig, outbound: OutboundBuffer, events: PeerEvents) -> None:
+        self.tasks: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
+        self.channel = EventsChannel(
+            max_buffered_bytes=config.max_buffered_bytes, on_text=events.on_text, on_low=events.on_low
+        )
+        self._config = config
+        self._events = events
+        self._loop = asyncio.get_running_loop()
+        self._receiver: AudioReceiver | None = None
+        self._track = OutboundTrack(outbound)
+        self._ice_connections: dict[str, Any] = {}
+        self._mids: tuple[str, ...] = ()
+        self._candidates = 0
+        self._is_complete = False
+        self._setup: asyncio.Task[str] | None = None
+        self._is_over = False
+        self._closing: asyncio.Task[None] | None = None
+        self._connected_at: float | None = None
+        self._first_audio_at: float | None = None
+        self._round_trip_seconds: float | None = None
+        OWNER.set(self)
+        self._pc = RTCPeerConnection(
+            RTCConfiguration(
+                iceServers=[
+                    RTCIceServer(urls=list(s.urls), username=s.username, credential=s.credential)
+                    for s in config.ice_servers
+                ],
+                iceTransportPolicy=(
+                    RTCIceTransportPolicy.RELAY if config.is_relay_only else RTCIceTransportPolicy.ALL
+                ),
+            )
+        )
+        self._pc.on("connectionstatechange", self._follow_state)
+        self._pc.on("datachannel", self.channel.adopt)
+
+    # -- signalling -----------------------------------------------------------------------------------------------
+
+    async def answer(self, offer_sdp: str) -> str:
+        """As :meth:`voice_agent.transports.webrtc.peer.Peer.answer`."""
+        OWNER.set(self)
+        if self._setup is not None or self._is_over:
+            raise InvalidSdpError("this call has its offer already")
+        # Not cancelled with its caller: sockets that are half made would be lost. close() waits for it.
+        self._setup = asyncio.create_task(self._set_up(offer_sdp))
+        return await asyncio.shield(self._setup)
+
+    async def _set_up(self, offer_sdp: str) -> str:
+        offer = read_offer(offer_sdp, max_candidates=self._config.max_candidates)
+        _check_transport(offer)
+        await self._take_offer(offer)
+        self._mids = offer.mids
+        answer = await self._make_answer()
+        asyncio.create_task(self._add_first_candidates(offer))  # noqa: RUF006  # remembered by the task factory
+        asyncio.create_task(self._watch())  # noqa: RUF006  # remembered by the task factory
+        return answer
+
+    async def _take_offer(self, offer: ServedOffer) -> None:
+        try:
+            await self._pc.setRemoteDescription(RTCSessionDescription(sdp=offer.sdp, type="offer"))
+        except OperationError as error:
+            raise NoCommonCodecError("the offer's audio has no Opus") from error
+        except Exception as error:  # aiortc raises assertions, key, attribute and value errors
+            raise InvalidSdpError(f"the offer can't be read ({type(error).__name__})") from error
+        transceivers = self._pc.getTransceivers()
+        if [transceiver.kind for transceiver in transceivers] != ["audio"]:
+            raise UnsupportedMediaError("offer one audio section, and no other media")
+        [transceiver] = transceivers
+        if all(codec.mimeType.lower() != "audio/opus" for codec in transceiver._codecs):
+            raise NoCommonCodecError("the offer's audio has no Opus")
+        transceiver._codecs = [
+            codec for codec in transceiver._codecs if codec.mimeType.lower() == "audio/opus"
+        ]
+        self._replace_receiver(transceiver)
+        self._pc.addTrack(self._track)
+        if self._pc.sctp is not None:
+            guard_sctp(
+                self._pc.sctp,
+                max_message_bytes=self._config.max_message_bytes,
+                on_flood=lambda: self._end(TransportBrokenError("the caller floods the data channel")),
+            )
+
+    def _replace_receiver(self, transceiver: RTCRtpTransceiver) -> None:
+        receiver = AudioReceiver(transceiver.receiver.transport, self._events.on_audio)
+        receiver._set_rtcp_ssrc(transceiver.sender._ssrc)
+        setattr(transceiver, _RECEIVER_ATTRIBUTE, receiver)
+        self._receiver = receiver
+
+    async def _make_answer(self) -> str:
+        for transport in self._transports():
+            connection = transport.transport.iceGatherer._connection
+            limit_addresses(connection, self._config)
+        try:
+            await self._pc.setLocalDescription(await self._pc.createAnswer())
+        except Exception as error:
+            raise InvalidSdpError(f"the offer can't be answered ({type(error).__name__}: {error})") from error
+        return str(self._pc.localDescription.sdp)
+
+    def _transports(self) -> list[Any]:
+        """The DTLS transports: one, or two for a caller that doesn't bundle."""
+        found = [transceiver.receiver.transport for transceiver in self._pc.getTransceivers()]
+        if self._pc.sctp is not None and self._pc.sctp.transport not in found:
+            found.append(self._pc.sctp.transport)
+        return found
+
+    async def _add_first_candidates(self, offer: ServedOffer) -> None:
+        await asyncio.gather(*(self._add_candidate(candidate) for candidate in offer.candidates))
+        if offer.is_complete:
+            await self.add_candidates((), is_complete=True)
+
+    async def add_candidates(
+        self, lines: Sequence[str], *, is_complete: bool = False, mid: str | None = None
+    ) -> None:
+        """As :meth:`voice_agent.transports.webrtc.peer.Peer.add_candidates`."""
+        OWNER.set(self)
+        if not self._mids or self._is_over:
+            raise InvalidSdpError("candidates came for a call without an answer")
+        if self._candidates + len(lines) > self._config.max_candidates:
+            raise TooManyCandidatesError(f"at most {self._config.max_candidates} candidates are tried")
+        values = [line.removeprefix("a=").removeprefix("candidate:") for line in lines]
+        for value in values:
+            read_candidate(value)
+        for value in values:
+            asyncio.create_task(  # noqa: RUF006  # remembered by the task factory
+                self._add_candidate(Candidate(mid=mid or self._mids[0], line=value))
+            )
+        if is_complete and not self._is_complete:
+            self._is_complete = True
+            # Each task above begins first: aioice waits for names that are being resolved, not for later candidates.
+            await asyncio.sleep(0)
+            await self._pc.addIceCandidate(None)
+
+    async def _add_candidate(self, candidate: Candidate) -> None:
+        """Add one; what can't be used (TCP, a name that is no ``.local``) is passed over, as RFC 8839 asks."""
+        self._candidates += 1
+        try:
+            parsed = read_candidate(candidate.line)
+            if parsed.protocol.lower() != "udp" or not is_usable_host(parsed.ip):
+                return
+            parsed.sdpMid = candidate.mid
+            await self._pc.addIceCandidate(parsed)
+        except (ValueError, OSError, InvalidSdpError) as error:
+            log.info("candidate_ignored", reason=str(error))
+
+    # -- while it lasts -------------------------------------------------------------------------------------------
+
+    def send(self, text: str) -> None:
+        """Send text on the data channel; dropped when the caller negotiated none."""
+        if self._pc.sctp is None or self._is_over:
+            self.channel.sent_bytes += len(text.encode())
+            self.channel.dropped += 1
+        else:
+            OWNER.set(self)
+            self.channel.send(text)
+        self._events.on_low()
+
+    async def drain(self) -> None:
+        """Wait until the caller has acknowledged all text."""
+        sctp = self._pc.sctp
+        while (  # noqa: ASYNC110  # SCTP tells nobody when its queues are empty
+            sctp is not None
+            and not self._is_over
+            and self.channel.is_open
+            and (sctp._data_channel_queue or sctp._outbound_queue or sctp._sent_queue)
+        ):
+            await asyncio.sleep(DRAIN_POLL_SECONDS)
+
+    def _follow_state(self) -> None:
+        match self._pc.connectionState:
+            case "connected":
+                if self._connected_at is None:
+                    self._connected_at = self._loop.time()
+                    self._events.on_connected()
+            case "failed":
+                self._end(TransportBrokenError("the media connection failed"))
+            case "closed":
+                self._end(TransportBrokenError("the caller closed the media connection"))
+
+    async def _watch(self) -> None:
+        """End a call that never connects, or from which nothing comes any more."""
+        started_at = self._loop.time()
+        while self._connected_at is None:
+            if self._loop.time() - started_at > self._config.setup_timeout_seconds:
+                self._end(IceTimeoutError("the call was signalled, but its media never arrived"))
+                return
+            await asyncio.sleep(min(WATCH_SECONDS, self._config.setup_timeout_seconds / 4))
+        alive_at = probed_at = self._loop.time()
+        received = -1
+        while not self._is_over:
+            now = self._loop.time()
+            if (counted := self._received_packets()) != received:
+                received, alive_at = counted, now
+            pause = PROBE_SECONDS if now - alive_at < QUIET_PROBE_SECONDS else QUIET_PROBE_SECONDS
+            if now - probed_at >= pause or self._round_trip_seconds is None:
+                probed_at = now
+                if await self._probe():
+                    alive_at = self._loop.time()
+            if self._loop.time() - alive_at > self._config.media_timeout_seconds:
+                self._end(TransportBrokenError("nothing came from the caller any more"))
+                return
+            self._open_own_channel()
+            await asyncio.sleep(min(WATCH_SECONDS, self._config.media_timeout_seconds / 4))
+
+    def _received_packets(self) -> int:
+        counted = 0
+        for transport in self._transports():
+            report = transport._get_stats()
+            counted += sum(entry.packetsReceived for entry in report.values())
+        return counted
+
+    async def _probe(self) -> bool:
+        """Ask the caller's ICE agent for a sign of life (RFC 7675), and take the time."""
+        connection = self._transports()[0].transport._connection
+        pair = next(iter(connection._nominated.values()), None)
+        if pair is None or connection.remote_password is None:
+            return False
+        asked_at = self._loop.time()
+        try:
+            await pair.protocol.request(
+                connection.build_request(pair, nominate=False),
+                pair.remote_addr,
+                integrity_key=connection.remote_password.encode(),
+                retransmissions=PROBE_RETRANSMISSIONS,
+            )
+        except Exception as error:  # noqa: BLE001  # a lost probe has many names: transaction, connection, OS errors
+            log.debug("probe_unanswered", error=repr(error))
+            return False
+        self._round_trip_seconds = self._loop.time() - asked_at
+        return True
+
+    def _open_own_channel(self) -> None:
+        sctp = self._pc.sctp
+        if (
+            sctp is None
+            or sctp.state != "connected"
+            or self.channel.has_channel
+            or self._connected_at is None
+        ):
+            return
+        if self._loop.time() - self._connected_at >= OPEN_CHANNEL_AFTER_SECONDS:
+            self.channel.adopt(self._pc.createDataChannel(LABEL))
+
+    def statistics(self, dropped_ms: int, messages_dropped: int) -> PeerStatistics:
+        """A snapshot; safe to call from another thread."""
+        receiver = self._receiver
+        if receiver is None:
+            return PeerStatistics()
+        counts = receiver.buffer.counts
+        media_seconds = receiver.buffer.position / 48_000
+        return PeerStatistics(
+            round_trip_ms=None if self._round_trip_seconds is None else self._round_trip_seconds * 1000,
+            jitter_ms=receiver.jitter_seconds * 1000,
+            packets_received=counts.received,
+            packets_lost=counts.lost,
+            packets_late=counts.late,
+            packets_duplicate=counts.duplicates,
+            packets_malformed=counts.malformed,
+            stream_restarts=counts.restarts,
+            concealed_ms=counts.concealed_samples // 48,
+            silent_ms=counts.silent_samples // 48,
+            dropped_ms=dropped_ms,
+            bitrate=round(counts.received_bytes * 8 / media_seconds) if media_seconds else 0,
+            packets_sent=self._track.packets_sent,
+            messages_dropped=messages_dropped + self.channel.dropped,
+        )
+
+    # -- the end --------------------------------------------------------------------------------------------------
+
+    def _end(self, error: VoiceAgentError) -> None:
+        if not self._is_over:
+            self._is_over = True
+            self._events.on_end(error)
+
+    async def close(self) -> None:
+        """Close, and wait until every task of the call has ended; idempotent."""
+        if self._closing is None:
+            OWNER.set(None)
+            self._closing = asyncio.create_task(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        self._end(TransportBrokenError("the transport is closed"))
+        if self._setup is not None and not self._setup.done():
+            await asyncio.wait([self._setup], timeout=LAST_TASKS_SECONDS)
+        try:
+            async with asyncio.timeout(self._config.close_timeout_seconds):
+                await self._pc.close()
+        except Exception:
+            log.exception("peer_close_failed")
+        self._track.stop()
+        tasks = [task for task in self.tasks if not task.done()]
+        if tasks:
+            # aiortc's own tasks end by themselves once their connection is closed; ours and stragglers are cancelled.
+            _, pending = await asyncio.wait(tasks, timeout=0.05)
+            for task in pending:
+                task.cancel()
+            if pending:
+                await asyncio.wait(pending, timeout=LAST_TASKS_SECONDS)
+        for transport in self._transports():
+            for protocol in transport.transport._connection._protocols:
+                protocol.transport.close()
+        for task in tasks:
+            if task.done() and not task.cancelled():
+                task.exception()
+
+
+def _check_transport(offer: ServedOffer) -> None:
+    """Refuse what aiortc would assert about later, in a task that nobody waits for."""
+    try:
+        parsed = SessionDescription.parse(offer.sdp)
+    except Exception as error:  # its parser raises whatever the text provokes
+        raise InvalidSdpError(f"the offer can't be read ({type(error).__name__})") from error
+    for media in parsed.media:
+        if media.dtls is None or not media.dtls.fingerprints:
+            raise InvalidSdpError("a media section has no fingerprint")
+        if media.ice is None or not media.ice.usernameFragment or not media.ice.password:
+            raise InvalidSdpError("a media section has no ICE credentials")
+        if media.kind == "application" and media.profile != "DTLS/SCTP" and media.sctp_port is None:
+            raise InvalidSdpError("the data section has no sctp-port")

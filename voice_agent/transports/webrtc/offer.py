@@ -1,0 +1,67 @@
+"""What aiortc sees of an offer: everything but the candidates.
+
+They are added afterwards one by one, so that resolving a browser's ``.local`` names doesn't hold up the answer.
+"""
+
+import attrs
+
+from voice_agent.core.errors import InvalidSdpError, TooManyCandidatesError
+
+
+@attrs.frozen(kw_only=True)
+class Candidate:
+    """An ICE candidate attribute's value, behind ``candidate:``, and the section it belongs to."""
+
+    mid: str
+    line: str
+
+
+@attrs.frozen(kw_only=True)
+class ServedOffer:
+    """An offer without its candidates, and these."""
+
+    sdp: str
+    mids: tuple[str, ...]
+    candidates: tuple[Candidate, ...]
+    is_complete: bool
+    """The offerer has no more candidates (RFC 8840, section 8.2)."""
+
+
+def read_offer(offer_sdp: str, *, max_candidates: int) -> ServedOffer:
+    """Take the candidates out of an offer.
+
+    Raises:
+        InvalidSdpError: no media sections, or one without a ``mid``.
+        TooManyCandidatesError: more than ``max_candidates``.
+    """
+    lines = [line.rstrip() for line in offer_sdp.splitlines()]
+    starts = [index for index, line in enumerate(lines) if line.startswith("m=")]
+    if not starts:
+        raise InvalidSdpError("the offer has no media section")
+    sections = [lines[start:end] for start, end in zip(starts, [*starts[1:], len(lines)], strict=True)]
+    mids = tuple(_mid_of(section) for section in sections)
+    candidates = tuple(
+        Candidate(mid=mid, line=line.removeprefix("a=candidate:"))
+        for mid, section in zip(mids, sections, strict=True)
+        for line in section
+        if line.startswith("a=candidate:")
+    )
+    if len(candidates) > max_candidates:
+        raise TooManyCandidatesError(
+            f"the offer has {len(candidates)} candidates; at most {max_candidates} are tried"
+        )
+    kept = [line for line in lines if not line.startswith(("a=candidate:", "a=end-of-candidates"))]
+    return ServedOffer(
+        sdp="".join(f"{line}\r\n" for line in kept),
+        mids=mids,
+        candidates=candidates,
+        is_complete="a=end-of-candidates" in lines,
+    )
+
+
+def _mid_of(section: list[str]) -> str:
+    """Return a media section's identification tag (RFC 5888)."""
+    for line in section:
+        if line.startswith("a=mid:"):
+            return line.removeprefix("a=mid:")
+    raise InvalidSdpError("a media section has no mid")

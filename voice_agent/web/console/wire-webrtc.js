@@ -1,0 +1,191 @@
+import { CallProblem } from "./problems.js";
+
+const SDP = "application/sdp";
+const SDP_FRAGMENT = "application/trickle-ice-sdpfrag";
+const SET_UP_SECONDS = 15;
+const MAX_WAITING_BYTES = 64 * 1024;
+
+/** HTTP answers to an offer, as problems of a call. */
+const PROBLEMS = { 404: "webrtc_not_offered", 405: "webrtc_not_offered", 503: "server_full" };
+
+/** Whether the server takes WebRTC calls. @param {string} server @returns {Promise<boolean>} */
+export async function isWebRtcOffered(server) {
+  if (!globalThis.RTCPeerConnection) return false;
+  try {
+    return (await fetch(new URL("v1/webrtc", server), { method: "OPTIONS" })).ok;
+  } catch {
+    return false;
+  }
+}
+
+/**
+ * A call over WebRTC, signalled as RFC 9725 has it: audio on a track, JSON on the data channel `events`.
+ *
+ * The offer is posted before it is applied, so that the ICE servers of the answer's `Link` headers are known when
+ * candidates are gathered (RFC 9725, section 4.6); the candidates follow in PATCH requests.
+ */
+export class WebRtcWire {
+  /** @param {import("./wire-websocket.js").WireHooks} hooks */
+  constructor(hooks) {
+    this.hooks = hooks;
+    this.isClosed = false;
+    this.isOpen = false;
+    this.candidates = [];
+    this.patching = Promise.resolve();
+  }
+
+  /**
+   * @param {{server: string, stream: MediaStream, language: string, partials: boolean}} options
+   * @throws {CallProblem} webrtc_not_offered, server_full, server_draining, server_unreachable, no_media_path, call_refused
+   */
+  async open({ server, stream, language, partials }) {
+    const peer = new RTCPeerConnection({ bundlePolicy: "max-bundle" });
+    this.peer = peer;
+    for (const track of stream.getAudioTracks()) peer.addTrack(track, stream);
+    this.channel = peer.createDataChannel("events", { ordered: true });
+    peer.ontrack = ({ track }) => this.play(track);
+    peer.onicecandidate = ({ candidate }) => this.addCandidate(candidate);
+    this.offer = await peer.createOffer();
+    const url = new URL("v1/webrtc", server);
+    url.search = new URLSearchParams({ language, partials: String(partials) }).toString();
+    const answer = await this.post(url, server);
+    const iceServers = parseIceServers(answer.headers.get("Link"));
+    if (iceServers.length) peer.setConfiguration({ iceServers, bundlePolicy: "max-bundle" });
+    await peer.setLocalDescription(this.offer);
+    await peer.setRemoteDescription({ type: "answer", sdp: await answer.text() });
+    await this.channelOpened();
+  }
+
+  async post(url, server) {
+    let answer;
+    try {
+      answer = await fetch(url, { method: "POST", headers: { "Content-Type": SDP }, body: this.offer.sdp });
+    } catch (error) {
+      throw new CallProblem("server_unreachable", String(error), { cause: error });
+    }
+    if (answer.status !== 201) {
+      const problem = await answer.json().catch(() => ({}));
+      const code = problem.code === "draining" ? "server_draining" : (PROBLEMS[answer.status] ?? "call_refused");
+      throw new CallProblem(code, problem.detail ?? `the server answered ${answer.status}`);
+    }
+    this.resource = new URL(answer.headers.get("Location") ?? "", new URL("v1/webrtc", server));
+    this.etag = answer.headers.get("ETag");
+    if (this.isClosed) {
+      this.deleteResource();
+      throw new CallProblem("cancelled");
+    }
+    return answer;
+  }
+
+  /** Resolves when the data channel is open; media and channel share one transport, so media flows by then. */
+  channelOpened() {
+    const { channel, peer } = this;
+    return new Promise((resolve, reject) => {
+      const fail = () => reject(new CallProblem("no_media_path"));
+      const timer = setTimeout(fail, SET_UP_SECONDS * 1000);
+      channel.onopen = () => {
+        clearTimeout(timer);
+        this.isOpen = true;
+        resolve();
+      };
+      channel.onmessage = ({ data }) => this.hooks.onMessage(JSON.parse(data));
+      channel.onclose = () => this.report();
+      peer.onconnectionstatechange = () => {
+        if (!["failed", "closed"].includes(peer.connectionState)) return;
+        clearTimeout(timer);
+        fail();
+        this.report();
+      };
+    });
+  }
+
+  /** Tell once that an open call is over. */
+  report() {
+    if (!this.isOpen) return;
+    this.isOpen = false;
+    this.hooks.onClosed({ code: 1006 });
+  }
+
+  play(track) {
+    this.audio ??= new Audio();
+    this.audio.srcObject = new MediaStream([track]);
+    this.audio.play().catch(() => {});
+  }
+
+  /** Candidates that come while a PATCH is under way go together in the next one. */
+  addCandidate(candidate) {
+    this.candidates.push(candidate ? `a=${candidate.candidate}` : "a=end-of-candidates");
+    this.patching = this.patching.then(() => this.patch());
+  }
+
+  async patch() {
+    const lines = this.candidates.splice(0);
+    if (!lines.length || this.isClosed || !this.resource) return;
+    const value = (name) => new RegExp(`^a=${name}:(.*)$`, "m").exec(this.offer.sdp)?.[1].trim();
+    const fragment = [
+      `a=ice-ufrag:${value("ice-ufrag")}`,
+      `a=ice-pwd:${value("ice-pwd")}`,
+      "m=audio 9 UDP/TLS/RTP/SAVPF 0",
+      `a=mid:${value("mid")}`,
+      ...lines.filter((line) => line !== "a="),
+      "",
+    ].join("\r\n");
+    const headers = { "Content-Type": SDP_FRAGMENT, ...(this.etag ? { "If-Match": this.etag } : {}) };
+    // A server that does without (it may learn our address from our own checks) is no reason to end the call.
+    await fetch(this.resource, { method: "PATCH", headers, body: fragment }).catch(() => {});
+  }
+
+  sendMessage(message) {
+    if (this.channel?.readyState !== "open" || this.channel.bufferedAmount > MAX_WAITING_BYTES) return false;
+    this.channel.send(JSON.stringify(message));
+    return true;
+  }
+
+  /** The track carries the audio; there is nothing to send piece by piece. */
+  sendAudio() {
+    return true;
+  }
+
+  /** @returns {Promise<{packetsLost?: number, roundTripMs?: number}>} as the far end reports them */
+  async statistics() {
+    const figures = {};
+    for (const entry of (await this.peer.getStats()).values()) {
+      if (entry.type === "remote-inbound-rtp") figures.packetsLost = entry.packetsLost;
+      if (entry.type === "candidate-pair" && entry.nominated && entry.currentRoundTripTime !== undefined) {
+        figures.roundTripMs = entry.currentRoundTripTime * 1000;
+      }
+    }
+    return figures;
+  }
+
+  close() {
+    if (this.isClosed) return;
+    this.isClosed = true;
+    this.deleteResource();
+    this.audio?.pause();
+    this.report();
+    this.peer?.close();
+  }
+
+  deleteResource() {
+    // "keepalive" lets the request outlive a page that is being left.
+    if (this.resource) fetch(this.resource, { method: "DELETE", keepalive: true }).catch(() => {});
+  }
+}
+
+/**
+ * `Link: <turn:host?transport=udp>; rel="ice-server"; username="u"; credential="c"; credential-type="password"`
+ * (RFC 9725, section 4.6). @param {string | null} header @returns {RTCIceServer[]}
+ */
+export function parseIceServers(header) {
+  const servers = [];
+  for (const [, url, parameters] of (header ?? "").matchAll(/<([^>]*)>((?:\s*;\s*[\w-]+\s*=\s*(?:"(?:[^"\\]|\\.)*"|[^\s",;]+))*)/g)) {
+    const fields = {};
+    for (const [, name, quoted, bare] of parameters.matchAll(/([\w-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s",;]+))/g)) {
+      fields[name.toLowerCase()] = quoted === undefined ? bare : quoted.replace(/\\(.)/g, "$1");
+    }
+    if (!(fields.rel ?? "").split(/\s+/).includes("ice-server")) continue;
+    servers.push({ urls: url, ...(fields.username ? { username: fields.username, credential: fields.credential } : {}) });
+  }
+  return servers;
+}

@@ -1,0 +1,84 @@
+import { CallProblem } from "./problems.js";
+
+const MAX_WAITING_SECONDS = 3;
+const BYTES_PER_SAMPLE = 2;
+
+/**
+ * @typedef {object} WireHooks
+ * @property {(message: object) => void} onMessage a protocol message, parsed
+ * @property {(pcm: ArrayBuffer) => void} onAudio audio to be played, in the call's format
+ * @property {(close: {code: number, problem?: CallProblem}) => void} onClosed once, after `open` has succeeded
+ */
+
+/** A call over a WebSocket: JSON in text messages, `pcm_s16le` mono in binary ones. */
+export class WebSocketWire {
+  /** @param {WireHooks} hooks */
+  constructor(hooks) {
+    this.hooks = hooks;
+    this.socket = null;
+  }
+
+  /**
+   * @param {{server: string, sampleRate: number, language: string, partials: boolean}} options
+   * @throws {CallProblem} server_full, server_draining, server_unreachable
+   */
+  async open({ server, sampleRate, language, partials }) {
+    const url = new URL("v1/ws", server);
+    url.protocol = url.protocol.replace("http", "ws");
+    const socket = new WebSocket(url);
+    this.socket = socket;
+    socket.binaryType = "arraybuffer";
+    this.maxWaitingBytes = MAX_WAITING_SECONDS * sampleRate * BYTES_PER_SAMPLE;
+    const refused = await new Promise((resolve) => {
+      socket.onopen = () => resolve(false);
+      socket.onclose = () => resolve(true);
+    });
+    if (refused) throw await explainRefusal(server);
+    socket.onmessage = ({ data }) => {
+      if (typeof data === "string") this.hooks.onMessage(JSON.parse(data));
+      else this.hooks.onAudio(data);
+    };
+    socket.onclose = ({ code }) => this.hooks.onClosed({ code });
+    this.sendMessage({ type: "start", encoding: "pcm_s16le", sample_rate: sampleRate, channels: 1, language, partials });
+  }
+
+  /** @param {object} message @returns {boolean} whether it could be sent */
+  sendMessage(message) {
+    if (this.socket?.readyState !== WebSocket.OPEN) return false;
+    this.socket.send(JSON.stringify(message));
+    return true;
+  }
+
+  /**
+   * @param {Int16Array} pcm
+   * @returns {boolean} false when the network takes nothing any more and the piece was dropped
+   */
+  sendAudio(pcm) {
+    if (this.socket?.readyState !== WebSocket.OPEN) return false;
+    if (this.socket.bufferedAmount > this.maxWaitingBytes) return false;
+    this.socket.send(pcm);
+    return true;
+  }
+
+  /** What the wire itself can tell; a WebSocket loses nothing and tells nothing. */
+  async statistics() {
+    return {};
+  }
+
+  close() {
+    this.socket?.close(1000);
+  }
+}
+
+/** A browser is not told why a handshake failed: ask the server how it is. */
+export async function explainRefusal(server) {
+  try {
+    const answer = await fetch(new URL("readyz", server), { cache: "no-store" });
+    const state = await answer.json();
+    if (state.draining) return new CallProblem("server_draining");
+    if (state.full) return new CallProblem("server_full");
+  } catch {
+    return new CallProblem("server_unreachable");
+  }
+  return new CallProblem("call_refused");
+}

@@ -1,0 +1,69 @@
+/** What happened, in words for people. Texts say what to do next. */
+
+const PROBLEMS = {
+  permission_denied: "The browser may not use the microphone. Allow it in the address bar’s site settings, then call again.",
+  no_microphone: "No microphone was found. Connect one, then call again.",
+  microphone_busy: "The microphone can’t be opened. Close other programs that use it, then call again.",
+  microphone_lost: "The microphone was disconnected. Hang up, choose another one, and call again.",
+  insecure_page: "Browsers give the microphone to secure pages only. Open this page over https, or on localhost.",
+  unsupported_browser: "This browser can’t capture audio for a call. Use a current Chrome, Edge, Firefox or Safari.",
+  server_full: "All lines are busy. Try again in a moment.",
+  server_draining: "The server is about to restart and takes no new calls. Try again in a minute.",
+  server_unreachable: "The server can’t be reached. Check the network, or whether the server is running.",
+  server_silent: "The server has not answered for a while. The network may be slow.",
+  network_lost: "The connection was lost. What was recognised until then is kept below.",
+  no_answer: "The server did not answer in time. Try again.",
+  no_media_path: "No way was found for the audio to travel by WebRTC. Choose WebSocket instead.",
+  webrtc_not_offered: "This server takes no WebRTC calls. Choose WebSocket instead.",
+  call_refused: "The server did not take the call.",
+  call_failed: "The call could not be set up.",
+};
+
+/** Error codes of the protocol (docs/errors.md) that a person at this page can meet. */
+const ERRORS = {
+  recognition_failed: "One utterance could not be recognised. The call goes on.",
+  internal_error: "The server had a fault and ended the call. Its log has the reason.",
+  rate_exceeded: "Too much was sent at once, so the server ended the call.",
+  start_timeout: "The server waited for the call to begin, and gave up.",
+};
+
+const ENDINGS = {
+  stopped: "Call ended.",
+  hangup: "Call ended.",
+  idle_timeout: "The call ended because nothing was heard for a long time.",
+  max_duration: "The call ended because it reached the longest time a call may last.",
+  drain: "The server restarted and ended the call. Everything said until then is below.",
+  caller_error: "The server ended the call.",
+  internal_error: "The server had a fault and ended the call.",
+  cancelled: "The server ended the call.",
+};
+
+/** @param {{code: string, message: string}} problem a CallProblem */
+export function wordProblem({ code, message }) {
+  return PROBLEMS[code] ?? `Something went wrong (${message}).`;
+}
+
+/** @param {{code: string, message: string}} error an `error` message of the server */
+export function wordError({ code, message }) {
+  return ERRORS[code] ?? `The server reports: ${message}.`;
+}
+
+/** @param {object} notice a `notice` message of the server @returns {string | null} null when it needs no words */
+export function wordNotice({ code, message, detail }) {
+  switch (code) {
+    case "no_words":
+      return null; // the caption that went away tells it
+    case "draining":
+      return `The server is about to restart. Finish within ${Math.round(detail.grace_seconds)} seconds.`;
+    case "overflow":
+      return `${(detail.dropped_ms / 1000).toFixed(1)} s of audio came too fast to be heard and were left out.`;
+    default:
+      return message;
+  }
+}
+
+/** @param {string} reason of `ended` @returns {{text: string, isBad: boolean}} */
+export function wordEnding(reason) {
+  const text = ENDINGS[reason] ?? PROBLEMS[reason] ?? "Call ended.";
+  return { text, isBad: !["stopped", "hangup"].includes(reason) };
+}

@@ -1,0 +1,279 @@
+"""WHIP over HTTP (RFC 9725): ``/v1/webrtc`` begins a call, the address that it answers with changes and ends it.
+
+These routes read and write HTTP; what a call is stands behind :class:`WebRtcDesk`. Nothing here answers another origin:
+a browser's preflight is told which methods exist and gets no ``Access-Control-Allow-Origin``.
+"""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Final, Protocol, cast
+
+import attrs
+from quart import Blueprint, Response, request
+from werkzeug.exceptions import RequestEntityTooLarge as BodyTooLarge
+
+from voice_agent.core.commands import CallOptions
+from voice_agent.core.errors import (
+    CallerError,
+    InvalidFieldError,
+    InvalidSdpError,
+    MessageTooLargeError,
+)
+from voice_agent.transports.webrtc.candidates import AddressPolicy
+from voice_agent.transports.webrtc.sdp import Offer, parse_offer
+from voice_agent.transports.webrtc.signalling import (
+    FRAGMENT_TYPE,
+    OFFER_TYPE,
+    Fragment,
+    etag_matches,
+    parse_fragment,
+    parse_options,
+)
+from voice_agent.web.problems import problem
+
+PATH: Final = "/v1/webrtc"
+RETRY_AFTER_SECONDS: Final = 5
+_CALL_METHODS: Final = "DELETE, GET, HEAD, OPTIONS, PATCH"
+_ENDPOINT_METHODS: Final = "GET, HEAD, OPTIONS, POST"
+
+
+@attrs.frozen(kw_only=True)
+class OpenedCall:
+    """A call that has been answered. ``key`` is the secret last part of its address."""
+
+    key: str = attrs.field(repr=False)
+    etag: str
+    answer: str = attrs.field(repr=False)
+    links: tuple[str, ...] = attrs.field(default=(), repr=False)
+    """``Link`` header values that name ICE servers."""
+
+
+class SignalledCall(Protocol):
+    """An open call, as signalling sees it."""
+
+    @property
+    def etag(self) -> str:
+        """The entity tag of its ICE session."""
+        ...
+
+    @property
+    def username_fragment(self) -> str:
+        """The caller's ICE user name fragment."""
+        ...
+
+    async def add_candidates(self, fragment: Fragment) -> None:
+        """Try the candidates too; raises :class:`TooManyCandidatesError` when the call has had too many."""
+        ...
+
+    def end(self) -> None:
+        """End the call in order: last words are recognised first."""
+        ...
+
+
+class WebRtcDesk(Protocol):
+    """Admits and finds calls."""
+
+    @property
+    def policy(self) -> AddressPolicy:
+        """Which candidates are taken."""
+        ...
+
+    @property
+    def max_offer_bytes(self) -> int:
+        """The largest body of a request."""
+        ...
+
+    @property
+    def defaults(self) -> CallOptions:
+        """The options of a caller who does not choose."""
+        ...
+
+    def refusal(self) -> str | None:
+        """Return why no call is taken now, or None."""
+        ...
+
+    async def open_call(self, offer: Offer, options: CallOptions) -> OpenedCall:
+        """Begin a call; raises :class:`CallRefusedError` and :class:`CallerError`."""
+        ...
+
+    def find(self, key: str) -> SignalledCall | None:
+        """Return the open call with the key."""
+        ...
+
+
+class CallRefusedError(Exception):
+    """No call is taken now; ``code`` says why."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+@attrs.frozen
+class WebRtcRoutes:
+    """The requests that a desk answers; :func:`create_webrtc_routes` gives them their addresses."""
+
+    desk: WebRtcDesk
+
+    async def begin(self) -> Response:
+        """Answer an offer with 201: the answer, the call's address, its tag, and the ICE servers."""
+        if (refusal := self.desk.refusal()) is not None:
+            return _busy(refusal)
+        try:
+            text = await _body(OFFER_TYPE, self.desk.max_offer_bytes)
+            options = parse_options(request.args.items(multi=True), self.desk.defaults)
+            opened = await self.desk.open_call(parse_offer(text, self.desk.policy), options)
+        except CallerError as error:
+            return _refused(error)
+        except CallRefusedError as error:
+            return _busy(error.code)
+        response = Response(opened.answer, status=HTTPStatus.CREATED, content_type=OFFER_TYPE)
+        response.headers["Location"] = f"{PATH}/{opened.key}"
+        response.headers["ETag"] = opened.etag
+        response.headers["Cache-Control"] = "no-store"
+        for link in opened.links:
+            response.headers.add("Link", link)
+        return response
+
+    async def trickle(self, key: str) -> Response:
+        """Take more of the caller's candidates: 204."""
+        call = self.desk.find(key)
+        if call is None:
+            return _unknown()
+        try:
+            text = await _body(FRAGMENT_TYPE, self.desk.max_offer_bytes)
+            problem_of_tag = _judge_tag(request.headers.get("If-Match"), call.etag)
+            if problem_of_tag is not None:
+                return problem_of_tag
+            fragment = parse_fragment(text, self.desk.policy)
+            if fragment.username_fragment != call.username_fragment:
+                return problem(
+                    HTTPStatus.UNPROCESSABLE_ENTITY,
+                    "ice_restart_unsupported",
+                    "ICE restarts are not supported; end this call and begin another.",
+                )
+            await call.add_candidates(fragment)
+        except CallerError as error:
+            return _refused(error)
+        return _empty(HTTPStatus.NO_CONTENT)
+
+    async def hang_up(self, key: str) -> Response:
+        """End the call: 200, at once; last words are recognised and told behind it."""
+        call = self.desk.find(key)
+        if call is None:
+            return _unknown()
+        call.end()
+        return _empty(HTTPStatus.OK)
+
+    async def look(self) -> Response:
+        """Answer GET and HEAD with nothing."""
+        return _empty(HTTPStatus.NO_CONTENT)
+
+    async def look_at_call(self, key: str) -> Response:
+        """Answer GET and HEAD with nothing, or 404."""
+        return _unknown() if self.desk.find(key) is None else _empty(HTTPStatus.NO_CONTENT)
+
+    async def tell_options(self) -> Response:
+        """Tell which methods there are, and what may be posted."""
+        return _options(_ENDPOINT_METHODS, {"Accept-Post": OFFER_TYPE})
+
+    async def tell_options_of_call(self, key: str) -> Response:  # noqa: ARG002 (an address tells nothing by itself)
+        """Tell which methods there are; the same for every address, whether it is a call's or not."""
+        return _options(_CALL_METHODS, {"Accept-Patch": FRAGMENT_TYPE})
+
+
+def create_webrtc_routes(desk: WebRtcDesk) -> Blueprint:
+    """Make the routes."""
+    answers = WebRtcRoutes(desk)
+    routes = Blueprint("webrtc", __name__)
+    call_path = f"{PATH}/<key>"
+    for path, method, view in (
+        (PATH, "POST", answers.begin),
+        (PATH, "GET", answers.look),
+        (PATH, "OPTIONS", answers.tell_options),
+        (call_path, "PATCH", answers.trickle),
+        (call_path, "DELETE", answers.hang_up),
+        (call_path, "GET", answers.look_at_call),
+        (call_path, "OPTIONS", answers.tell_options_of_call),
+    ):
+        routes.add_url_rule(path, f"{method} {path}", view, methods=[method], provide_automatic_options=False)
+    return routes
+
+
+def _judge_tag(if_match: str | None, etag: str) -> Response | None:
+    """Return what is wrong with ``If-Match`` (RFC 9725, section 4.3.3), or None."""
+    if if_match is None:
+        return problem(HTTPStatus.PRECONDITION_REQUIRED, "etag_required", "Send the call's ETag in If-Match.")
+    if not etag_matches(if_match, etag):
+        return problem(
+            HTTPStatus.PRECONDITION_FAILED, "etag_mismatch", "If-Match is not the call's present ETag."
+        )
+    return None
+
+
+def _options(methods: str, headers: Mapping[str, str]) -> Response:
+    response = _empty(HTTPStatus.NO_CONTENT)
+    response.headers.update({"Allow": methods, **headers})
+    return response
+
+
+def _empty(status: HTTPStatus) -> Response:
+    """Make an answer without a body; the empty text matters, for a missing one is sent by asyncio."""
+    response = Response("", status=status)
+    del response.headers["Content-Type"]
+    return response
+
+
+async def _body(content_type: str, max_bytes: int) -> str:
+    """Return the request's text."""
+    if request.mimetype != content_type:
+        raise _WrongTypeError(content_type)
+    try:
+        body = cast("bytes", await request.get_data())
+    except BodyTooLarge:  # over the limit of every request
+        body = b""
+        is_too_large = True
+    else:
+        is_too_large = len(body) > max_bytes
+    if is_too_large:
+        raise MessageTooLargeError(f"the body is over the limit of {max_bytes} bytes")
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        raise InvalidSdpError("the body is not UTF-8") from None
+
+
+class _WrongTypeError(CallerError):
+    """The body is of another type than the one that is read here."""
+
+    code = "unsupported_content_type"
+
+    def __init__(self, wanted: str) -> None:
+        super().__init__(f"the body must be {wanted}", field="Content-Type")
+
+
+_STATUS: Final[tuple[tuple[type[CallerError], HTTPStatus], ...]] = (
+    (_WrongTypeError, HTTPStatus.UNSUPPORTED_MEDIA_TYPE),
+    (MessageTooLargeError, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
+    (InvalidSdpError, HTTPStatus.BAD_REQUEST),
+    (InvalidFieldError, HTTPStatus.BAD_REQUEST),
+)
+
+
+def _refused(error: CallerError) -> Response:
+    status = next(
+        (status for kind, status in _STATUS if isinstance(error, kind)), HTTPStatus.UNPROCESSABLE_ENTITY
+    )
+    return problem(status, error.code, error.message, field=error.field)
+
+
+def _busy(code: str) -> Response:
+    response = problem(
+        HTTPStatus.SERVICE_UNAVAILABLE, code, "The server takes no new calls now; try again soon."
+    )
+    response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    return response
+
+
+def _unknown() -> Response:
+    return problem(HTTPStatus.NOT_FOUND, "not_found", "There is no such call, or it has ended.")
