@@ -10,6 +10,7 @@ from werkzeug.exceptions import HTTPException
 
 from voice_agent.core.units import KIB
 from voice_agent.observability.metrics import Metrics
+from voice_agent.transports.websocket.endpoint import PATH as CALL_PATH
 
 MAX_BODY_BYTES: Final = 64 * KIB
 METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -28,6 +29,10 @@ def create_app(*, metrics: Metrics, readiness: Callable[[], Readiness]) -> Quart
     app = QuartTrio("voice_agent")
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
 
+    def problem(status: int, title: str, detail: str | None) -> Response:
+        body = {"type": "about:blank", "title": title, "status": status, "detail": detail}
+        return Response(app.json.dumps(body), status=status, content_type="application/problem+json")
+
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
         return {"status": "ok"}
@@ -41,11 +46,17 @@ def create_app(*, metrics: Metrics, readiness: Callable[[], Readiness]) -> Quart
     async def expose_metrics() -> Response:
         return Response(metrics.render(), content_type=METRICS_TYPE)
 
+    @app.get(CALL_PATH)
+    async def ask_for_websocket() -> Response:
+        # Somebody tried the address in a browser or with curl; RFC 9110 section 15.5.22 wants the Upgrade header.
+        response = problem(426, "Upgrade Required", "a call is a WebSocket; open it with a WebSocket client")
+        response.headers["upgrade"] = "websocket"
+        return response
+
     @app.errorhandler(HTTPException)
     async def tell_problem(error: HTTPException) -> Response:
         status = error.code or 500
-        body = {"type": "about:blank", "title": error.name, "status": status, "detail": error.description}
-        response = Response(app.json.dumps(body), status=status, content_type="application/problem+json")
+        response = problem(status, error.name, error.description)
         if status == 405 and error.response is None:  # noqa: PLR2004 (RFC 9110: 405 names what is allowed)
             response.headers.extend([(k, v) for k, v in error.get_headers() if k.lower() == "allow"])
         return response
