@@ -499,6 +499,20 @@ async def test_an_error_that_is_not_fatal_does_not_fail_the_call(autojump_clock:
     assert [error["code"] for error in result.errors] == ["invalid_field"]
 
 
+async def test_an_error_in_answer_to_start_ends_the_call_at_once(autojump_clock: Clock) -> None:
+    """A language that is not understood leaves nothing to wait for, fatal or not."""
+
+    async def play(server: Server) -> None:
+        await server.connection.get_message()
+        await server.say("error", code="invalid_field", message="language", fatal=False, field="language")
+        await trio.sleep_forever()
+
+    began_at = trio.current_time()
+    result = await hold_call(play, source_of(3))
+    assert (result.failure_code, result.failure) == ("invalid_field", "language")
+    assert trio.current_time() == began_at
+
+
 @pytest.mark.parametrize(
     ("reason", "code"), [("drain", 1012), ("idle_timeout", 1000), ("internal_error", 1011)]
 )

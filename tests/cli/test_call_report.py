@@ -92,6 +92,15 @@ def test_the_lines_for_people() -> None:
     ]
 
 
+def test_calls_that_never_began_have_no_latency_line() -> None:
+    """A server that is down is one line, not two."""
+    report = CallReport(
+        outcomes=[CallOutcome(number=1, label="a", error=ServerUnreachableError("nobody there"))],
+        was_interrupted=False,
+    )
+    assert report.lines() == ["call 1 (a): failed [server_unreachable]: nobody there"]
+
+
 def test_without_partials_no_latency_of_theirs_is_named() -> None:
     """Who declined partials doesn't read about them."""
     result = good_result()

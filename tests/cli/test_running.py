@@ -45,6 +45,15 @@ def test_a_broken_pipe_comes_out_bare_whatever_else_failed() -> None:
         run_program(lambda: raise_in_nurseries(InternalError("x"), BrokenPipeError(errno.EPIPE, "gone")))
 
 
+def test_a_full_disk_comes_out_bare_and_another_error_of_the_system_does_not() -> None:
+    """The first is about the output and needs one line; the second is a defect until somebody translates it."""
+    with pytest.raises(OSError, match="full") as caught:
+        run_program(lambda: raise_in_nurseries(OSError(errno.ENOSPC, "full")))
+    assert caught.value.errno == errno.ENOSPC
+    with pytest.raises(ExceptionGroup):
+        run_program(lambda: raise_in_nurseries(OSError(errno.EBADF, "bad")))
+
+
 def test_a_defect_comes_out_as_it_is() -> None:
     """A trace is worth more than a tidy message."""
     with pytest.raises(ExceptionGroup) as caught:

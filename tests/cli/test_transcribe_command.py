@@ -199,7 +199,9 @@ def test_wrong_settings_exit_with_78(tmp_path: Path) -> None:
     (tmp_path / "settings.toml").write_text("[vad]\nthreshold = 7\n")
     result = run(wav(tmp_path / "a.wav", 1))
     assert result.exit_code == 78
-    assert "vad.threshold" in result.stderr
+    lines = result.stderr.splitlines()
+    assert lines[0] == "voice-agent transcribe: 1 error in the settings:"
+    assert lines[1].startswith("  vad.threshold = 7 ")
 
 
 @pytest.mark.usefixtures("play")

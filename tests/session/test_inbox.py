@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from voice_agent.core.errors import SessionClosedError
 from voice_agent.core.frames import AudioFrame
-from voice_agent.session.inbox import AudioInbox, FlushMark
+from voice_agent.session.inbox import MAX_WAITING_FLUSHES, AudioInbox, FlushMark
 
 
 def frame(position_ms: int, ms: int = 20) -> AudioFrame:
@@ -84,11 +84,49 @@ async def test_a_cancelled_get_loses_nothing() -> None:
 
 @given(st.lists(st.integers(1, 400), max_size=50), st.integers(100, 1000))
 async def test_what_is_not_dropped_is_there(lengths: list[int], limit_ms: int) -> None:
-    """Waiting and dropped audio add up to what was offered, and no more than the limit waits."""
+    """Waiting and dropped audio add up to what was offered; no more than the limit waits, or the newest frame alone."""
     inbox = AudioInbox(limit_ms)
     position = 0
     for ms in lengths:
         inbox.offer(frame(position, ms))
         position += ms
-        assert inbox.waiting_seconds <= limit_ms / 1000 + 1e-9
+        assert inbox.waiting_seconds <= max(limit_ms, ms) / 1000 + 1e-9
     assert inbox.waiting_seconds + inbox.dropped_seconds == pytest.approx(position / 1000)
+
+
+async def test_a_message_longer_than_the_limit_is_heard() -> None:
+    """Half a minute in one message is taken whole where nothing else waits; the next one pushes it out."""
+    inbox = AudioInbox(10_000)
+    inbox.offer(frame(0, 30_000))
+    assert inbox.dropped_seconds == 0
+    item = await inbox.get()
+    assert isinstance(item, AudioFrame)
+    assert item.sample_count == 30 * 16_000
+    inbox.offer(frame(30_000, 30_000))
+    inbox.offer(frame(60_000, 20))
+    assert inbox.waiting_seconds == pytest.approx(0.02)
+    assert inbox.dropped_seconds == pytest.approx(30)
+
+
+async def test_tiny_and_empty_messages_are_bounded_too() -> None:
+    """Frames of a sample each count by number, empty ones not at all, and flushes are bounded: memory can't grow."""
+    inbox = AudioInbox(100)
+    for i in range(1000):
+        inbox.offer(AudioFrame(np.zeros(1, np.float32), 16_000, i))
+        inbox.offer(AudioFrame(np.zeros(0, np.float32), 16_000, i + 1))
+        inbox.flush(i / 16_000)
+    items = [await inbox.get() for _ in range(100 + MAX_WAITING_FLUSHES)]
+    assert not inbox.waiting_seconds
+    assert sum(isinstance(item, FlushMark) for item in items) == MAX_WAITING_FLUSHES
+    assert sum(isinstance(item, AudioFrame) for item in items) == 100
+    assert inbox.dropped_seconds == pytest.approx(900 / 16_000)
+
+
+async def test_what_nobody_will_hear_is_dropped_and_counted() -> None:
+    """Discarding empties the inbox of audio and counts it."""
+    inbox = AudioInbox(1000)
+    for i in range(10):
+        inbox.offer(frame(20 * i))
+    inbox.discard()
+    assert inbox.waiting_seconds == pytest.approx(0)
+    assert inbox.dropped_seconds == pytest.approx(0.2)

@@ -109,12 +109,13 @@ def test_utterances_never_overlap_and_never_exceed_the_maximum(
 ) -> None:
     """Whatever comes: utterances follow each other, none is longer than the maximum, and each that began ends."""
     it = detector(max_utterance_seconds=3.2, cut_search_seconds=1.6)
-    found = [
-        t for p, level, length in runs for i in range(length) for t in it.push(p, level + i % 7 / 10)
-    ] + list(it.flush())
+    windows = [(p, level + i % 7 / 10) for p, level, length in runs for i in range(length)]
+    # A cut in a pause leaves nothing open: whether it did is known at the cut only.
+    found = [(t, it.is_in_utterance) for p, level in windows for t in it.push(p, level)]
+    found += [(t, it.is_in_utterance) for t in it.flush()]
     start: int | None = None
     last_end = 0
-    for transition in found:
+    for transition, is_open in found:
         match transition:
             case Began(at):
                 assert start is None
@@ -128,9 +129,16 @@ def test_utterances_never_overlap_and_never_exceed_the_maximum(
             case Cut(at):
                 assert start is not None
                 assert start < at <= start + 100
-                start = last_end = at
+                start, last_end = (at if is_open else None), at
             case Paused() | Resumed():
                 assert start is not None
-        if isinstance(transition, Cut) and it.activity is Activity.SILENT and transition is found[-1]:
-            start = None
+        assert is_open == (start is not None)
+    assert start is None
+
+
+def test_a_cut_in_the_gap_after_a_word_opens_no_silent_utterance() -> None:
+    """Speech up to just before the maximum, then silence: the cut ends it, and nothing more begins."""
+    it = detector(max_utterance_seconds=3.2, cut_search_seconds=1.6)
+    found = run(it, [SPEECH] * 97 + [SILENCE] * 40)
+    assert [type(t) for t in found] == [Began, Cut]
     assert not it.is_in_utterance

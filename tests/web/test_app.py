@@ -2,6 +2,7 @@
 
 import json
 
+from quart import request
 from quart_trio import QuartTrio
 
 from voice_agent.observability.metrics import Metrics
@@ -39,7 +40,13 @@ async def test_metrics_are_in_the_text_format() -> None:
 
 async def test_problems_are_documents() -> None:
     """404, 405 and 413 are RFC 9457 problems, with no word about the inside; 405 says what is allowed."""
-    client = app().test_client()
+    web = app()
+
+    @web.post("/reads")
+    async def reads() -> str:
+        return str(len(await request.get_data()))
+
+    client = web.test_client()
     answer = await client.get("/nowhere")
     assert answer.status_code == 404
     assert answer.headers["content-type"] == "application/problem+json"
@@ -47,8 +54,20 @@ async def test_problems_are_documents() -> None:
     answer = await client.post("/healthz")
     assert answer.status_code == 405
     assert "GET" in answer.headers["allow"]
-    answer = await client.post("/healthz", data=b"x" * (MAX_BODY_BYTES + 1))
-    assert answer.status_code in (405, 413)
+    answer = await client.post("/reads", data=b"x" * MAX_BODY_BYTES)
+    assert (answer.status_code, await answer.get_data()) == (200, str(MAX_BODY_BYTES).encode())
+    answer = await client.post("/reads", data=b"x" * (MAX_BODY_BYTES + 1))
+    assert answer.status_code == 413
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+async def test_a_call_without_an_upgrade_is_told_what_it_needs() -> None:
+    """Who opens the call's address in a browser does not read that it does not exist."""
+    answer = await app().test_client().get("/v1/ws")
+    assert answer.status_code == 426
+    assert answer.headers["upgrade"] == "websocket"
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert "WebSocket client" in json.loads(await answer.get_data())["detail"]
 
 
 async def test_a_defect_is_a_problem_without_a_trace() -> None:

@@ -252,8 +252,12 @@ class _Conversation:
                 result.notices.append(message)
             case "error":
                 result.errors.append(message)
-                if message.get("fatal"):
+                is_answer_to_start = not self._ready.is_set()
+                if message.get("fatal") or is_answer_to_start:
                     result.fail(str(message.get("code")), str(message.get("message")))
+                if is_answer_to_start:
+                    # Nothing but another `start` would help, and we have no other one.
+                    self._whole.cancel()
             case "closed":
                 result.closed = message
                 reason = str(message.get("reason"))

@@ -28,10 +28,11 @@ MAX_CHUNK_MS: Final = 500
 EPILOG: Final = """\b
 Exit codes:
   0    every call ended as it should
+  1    the reader of the output went away
   2    the command line is wrong
   66   a file, or the microphone, can't be read
   69   the server can't be reached, or refused the call
-  70   a call began and ended in an error
+  70   a call began and ended in an error, or the output can't be written
   130  Ctrl-C: the calls were hung up properly; a second Ctrl-C leaves at once
 
 Finals go to standard output, everything else to standard error (on a terminal: together). Latency is measured
@@ -39,7 +40,7 @@ from sending the last sample that a result covers to receiving the result.
 """
 
 
-@click.command(epilog=EPILOG)
+@click.command(epilog=EPILOG, short_help="Call a server with FILEs or a microphone.")
 @click.argument("files", metavar="FILE...", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "--url",

@@ -5,6 +5,8 @@ timeout fires and it goes on waiting for its reader for ever, and a refused hand
 Here the stream is ours, and closed whatever happens.
 """
 
+import json
+import os
 import ssl
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -121,15 +123,38 @@ async def _open_stream(url: str, address: _Address, deadline: float, timeout_sec
     except trio.TooSlowError:
         reason = f"no answer within {timeout_seconds:g} s"
     except OSError as error:
-        reason = error.strerror or str(error)
+        reason = _system_reason(error)
     except trio.BrokenResourceError as error:
         reason = f"no TLS connection: {error.__cause__ or error}"
-    raise ServerUnreachableError(f"{url} can't be reached: {reason}")
+    raise ServerUnreachableError(
+        f"{url} can't be reached: {reason}; check the address, and that the server runs (voice-agent serve)"
+    )
+
+
+def _system_reason(error: OSError) -> str:
+    """Return what the system said; Trio keeps it behind its own "all attempts to connect failed"."""
+    cause = error.__cause__
+    while isinstance(cause, BaseExceptionGroup):
+        cause = cause.exceptions[0]
+    told = cause if isinstance(cause, OSError) else error
+    number = told.errno or 0
+    # A name that does not resolve has a negative number, and words of its own.
+    return os.strerror(number) if number > 0 else told.strerror or str(told)
 
 
 def _refusal(url: str, rejections: ExceptionGroup[ConnectionRejected]) -> str:
     rejection = rejections.exceptions[0]
     while isinstance(rejection, ExceptionGroup):
         rejection = rejection.exceptions[0]
-    body = (rejection.body or b"").decode("utf-8", "replace").strip()[:MAX_REFUSAL_CHARACTERS]
-    return f"{url} refused the call with HTTP {rejection.status_code}" + (f": {body}" if body else "")
+    reason = _reason_of(rejection.body or b"")
+    return f"{url} refused the call with HTTP {rejection.status_code}" + (f": {reason}" if reason else "")
+
+
+def _reason_of(body: bytes) -> str:
+    """Return the ``detail`` of a problem document (RFC 9457), else the beginning of the text."""
+    text = body.decode("utf-8", "replace").strip()
+    try:
+        detail = json.loads(text)["detail"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        detail = None
+    return (detail if isinstance(detail, str) else text)[:MAX_REFUSAL_CHARACTERS]

@@ -82,6 +82,8 @@ class CallReport:
     def lines(self) -> list[str]:
         """Return the closing lines for people."""
         lines = [line for outcome in self.outcomes for line in _outcome_lines(outcome)]
+        if self.outcomes and not self._results:
+            return lines
         if self.latency_note:
             return [*lines, f"latency not measured: {self.latency_note}"]
         lines.append(describe("final latency  ", self.final_latency))

@@ -22,7 +22,7 @@ _WIDTH_OF_A_FILE: Final = 10_000
 """Characters; what is not a terminal gets one line a model, however long its path."""
 
 
-@click.command()
+@click.command(short_help="List the speech models, and whether they load.")
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with full checksums.")
 def models(config_files: tuple[Path, ...], as_json: bool) -> None:

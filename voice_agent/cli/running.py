@@ -1,7 +1,8 @@
 """Run a command's Trio program, and let what it raises out as one plain error instead of a group."""
 
+import errno
 from collections.abc import Awaitable, Callable, Iterator
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import click
 import trio
@@ -11,13 +12,20 @@ from voice_agent.core.errors import VoiceAgentError
 
 ResultT = TypeVar("ResultT")
 
+_OUTPUT_ERRORS: Final = {errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+
+
+def is_output_error(error: BaseException) -> bool:
+    """Return whether this is about writing: the reader went away, the disk is full, the terminal is gone."""
+    return isinstance(error, OSError) and error.errno in _OUTPUT_ERRORS
+
 
 def run_program(program: Callable[[], Awaitable[ResultT]]) -> ResultT:
     """Run ``program`` and return its result.
 
     Nurseries wrap what is raised in them; a command wants the error itself. A group of nothing but our own errors
-    comes out as its first; a broken pipe (the reader of our output went away, as in ``| head``) comes out bare,
-    which click ends quietly. Anything else comes out as it is, for it is a defect.
+    comes out as its first; an output that can't be written (its reader went away, as in ``| head``; the disk is
+    full) comes out bare, for click and the command group to end without a trace. Anything else comes out as it is, for it is a defect.
 
     Raises:
         VoiceAgentError: the program failed.
@@ -32,7 +40,7 @@ def run_program(program: Callable[[], Awaitable[ResultT]]) -> ResultT:
         for error in errors:
             if isinstance(error, KeyboardInterrupt):
                 raise click.exceptions.Exit(exit_codes.INTERRUPTED) from None
-            if isinstance(error, BrokenPipeError):
+            if is_output_error(error):
                 raise error from None
         if all(isinstance(error, VoiceAgentError) for error in errors):
             raise errors[0] from group

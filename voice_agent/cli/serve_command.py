@@ -25,7 +25,7 @@ EXIT_ADDRESS: Final = 1
 
 @click.command(
     epilog="""Exit codes: 0 after a clean shutdown; 1 the address can't be had; 70 the shutdown hung and was cut
-    short; 78 a setting or a model file is wrong; 128+N a second signal N."""
+    short, or standard output can't be written; 78 a setting or a model file is wrong; 128+N a second signal N."""
 )
 @click.option("--host", help="Address to listen on (server.host).")
 @click.option("--port", type=int, help="Port to listen on; 0 takes a free one (server.port).")

@@ -35,7 +35,7 @@ def settings_group() -> None:
     """
 
 
-@settings_group.command("check")
+@settings_group.command("check", short_help="Check the settings and name all that is wrong.")
 @config_option
 def check(config_files: tuple[Path, ...]) -> None:
     """Check every setting of every layer and name all that is wrong.
@@ -48,7 +48,7 @@ def check(config_files: tuple[Path, ...]) -> None:
     click.echo(f"settings ok: {len(sources)} values, sources: {summary}")
 
 
-@settings_group.command("show")
+@settings_group.command("show", short_help="Print the settings in force, each with its source.")
 @config_option
 def show(config_files: tuple[Path, ...]) -> None:
     """Print the settings in force as TOML, each with its source; secrets are redacted.
@@ -58,7 +58,7 @@ def show(config_files: tuple[Path, ...]) -> None:
     click.echo(render_settings(_load_or_exit(config_files)), nl=False)
 
 
-@settings_group.command("reference")
+@settings_group.command("reference", short_help="Print a file with every setting and its default.")
 def reference() -> None:
     """Print a settings file with every setting, its default, unit, range and purpose.
 

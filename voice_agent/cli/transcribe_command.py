@@ -45,6 +45,7 @@ from voice_agent.settings.schema import Settings
 EPILOG: Final = """\b
 Exit codes:
   0    every file was transcribed
+  1    the reader of the output went away
   2    the command line is wrong
   66   a file can't be read
   70   a transcription began and failed, or its output can't be written
@@ -55,7 +56,7 @@ An output file is either whole or not there.
 """
 
 
-@click.command(epilog=EPILOG)
+@click.command(epilog=EPILOG, short_help="Write down what is said in FILEs, without a server.")
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--format",
@@ -101,7 +102,8 @@ def transcribe(
         has_heading = form == "text" and len(jobs) > 1
         is_done = run_program(partial(_transcribe_all, settings, jobs, form, has_heading=has_heading))
     except VoiceAgentError as error:
-        click.echo(f"voice-agent transcribe: {printable(error.message)}", err=True)
+        message = "\n".join(map(printable, error.message.splitlines()))
+        click.echo(f"voice-agent transcribe: {message}", err=True)
         ctx.exit(_exit_code(error))
     ctx.exit(exit_codes.OK if is_done else exit_codes.INTERRUPTED)
 

@@ -2,7 +2,8 @@
 
 import logging
 import sys
-from typing import Final, TextIO
+from contextlib import suppress
+from typing import Final, TextIO, cast
 
 import structlog
 
@@ -32,6 +33,22 @@ def adopt_quiet_default() -> None:
         )
 
 
+class _UnfailingStream:
+    """A log whose disk is full, or whose reader went away, loses lines; the calls go on."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+
 def configure_logging(level: str, form: str, stream: TextIO | None = None) -> None:
     """Set up structlog for a process; lines go to ``stream``, standard error when ``None``.
 
@@ -55,7 +72,7 @@ def configure_logging(level: str, form: str, stream: TextIO | None = None) -> No
     structlog.configure(
         processors=[*shared, *rendering],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        logger_factory=structlog.PrintLoggerFactory(target),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _UnfailingStream(target))),
         cache_logger_on_first_use=False,
     )
     _adopt_standard_logging(shared, rendering, _LEVELS[level], target)
@@ -68,7 +85,7 @@ def _adopt_standard_logging(
     target: TextIO,
 ) -> None:
     """Give libraries' own log lines (Hypercorn's, Quart's) the same form."""
-    handler = logging.StreamHandler(target)
+    handler = logging.StreamHandler(cast("TextIO", _UnfailingStream(target)))
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],

@@ -9,6 +9,7 @@ import trio
 from voice_agent.core.events import CloseRecord
 from voice_agent.core.transcripts import TranscriptResult
 from voice_agent.observability.metrics import Metrics
+from voice_agent.session.body_error import BodyError
 from voice_agent.session.services import Services
 from voice_agent.settings.schema import Settings
 from voice_agent.speech.batching import BatchReport, open_batched_engine
@@ -29,13 +30,15 @@ async def open_services(
     metrics: Metrics | None = None,
     on_close: Callable[[CloseRecord, Sequence[TranscriptResult]], None] = _nowhere,
 ) -> AsyncIterator[Services]:
-    """Load the models and run their workers for as long as the block lasts.
+    """Load the models and run their workers for as long as the block lasts; what the block raises comes out as it is.
 
     Raises:
         ModelFileError: a model file is missing or not what it should be; the message names the setting.
     """
     instruments = metrics or Metrics()
     began_at = trio.current_time()
+    log.info("models_loading")
+    # Not abandoned when cancelled: onnxruntime aborts the process when that ends while a model is being loaded.
     models = await trio.to_thread.run_sync(load_models, settings, abandon_on_cancel=True)
     log.info("models_loaded", seconds=round(trio.current_time() - began_at, 3))
 
@@ -46,23 +49,26 @@ async def open_services(
             instruments.recognition_queue_seconds.observe(seconds)
 
     recogniser = settings.recogniser
-    async with (
-        open_silero(models.voice_activity) as voice_activity,
-        open_batched_engine(
-            models.recogniser,
-            worker_threads=recogniser.worker_threads,
-            max_batch=recogniser.max_batch,
-            max_waiting=recogniser.max_waiting,
-            on_batch=observe,
-        ) as engine,
-        trio.open_nursery() as supervisor,
-    ):
-        yield Services(
-            settings=settings,
-            engine=engine,
-            voice_activity=voice_activity,
-            metrics=instruments,
-            supervisor=supervisor,
-            on_close=on_close,
-        )
-        supervisor.cancel_scope.cancel()
+    body = BodyError()
+    with body.unwrapped():
+        async with (
+            open_silero(models.voice_activity) as voice_activity,
+            open_batched_engine(
+                models.recogniser,
+                worker_threads=recogniser.worker_threads,
+                max_batch=recogniser.max_batch,
+                max_waiting=recogniser.max_waiting,
+                on_batch=observe,
+            ) as engine,
+            trio.open_nursery() as supervisor,
+        ):
+            with body.noted():
+                yield Services(
+                    settings=settings,
+                    engine=engine,
+                    voice_activity=voice_activity,
+                    metrics=instruments,
+                    supervisor=supervisor,
+                    on_close=on_close,
+                )
+            supervisor.cancel_scope.cancel()

@@ -52,7 +52,8 @@ class Hearing:
         self._expected = 0
         self._rest: MonoAudio = np.zeros(0, np.float32)
         self._live: LiveUtterance | None = None
-        self._flush_at: float | None = None
+        self._flushes: set[float] = set()
+        self._counted_dropped_ms = 0
         self._told_dropped_ms = 0
         self._tell_dropped_at = -math.inf
         self.numbers = count(1)
@@ -71,7 +72,7 @@ class Hearing:
                 except trio.EndOfChannel:
                     break
                 if isinstance(item, FlushMark):
-                    self._flush_at = item.position_seconds
+                    self._flushes.add(item.position_seconds)
                 else:
                     await self._hear(item, utterances)
                 await self._flush_if_due(utterances)
@@ -85,11 +86,13 @@ class Hearing:
         mono = frame.to_mono_float32()
         piece = max(1, int(PIECE_SECONDS * frame.sample_rate))
         for begin in range(0, len(mono), piece):
-            await self._take(self._resampler.process(mono[begin : begin + piece]), utterances)
+            samples = mono[begin : begin + piece]
+            await self._take(self._resampler.process(samples), utterances)
+            seconds = len(samples) / frame.sample_rate
+            self.heard_seconds = (frame.position + begin + len(samples)) / frame.sample_rate
+            self.audio_seconds += seconds
+            self._services.metrics.audio_seconds_total.inc(seconds)
         self._expected = frame.end
-        self.heard_seconds = frame.end / frame.sample_rate
-        self.audio_seconds += frame.duration_seconds
-        self._services.metrics.audio_seconds_total.inc(frame.duration_seconds)
 
     async def _take(self, samples: MonoAudio, utterances: trio.MemorySendChannel[LiveUtterance]) -> None:
         """Take 16 kHz audio of any length; what fills no window waits for the next piece."""
@@ -127,19 +130,26 @@ class Hearing:
             await self._apply(change, utterances)
 
     async def _flush_if_due(self, utterances: trio.MemorySendChannel[LiveUtterance]) -> None:
-        if self._flush_at is not None and self.heard_seconds >= self._flush_at - FLUSH_TOLERANCE_SECONDS:
-            self._flush_at = None
+        due = {at for at in self._flushes if self.heard_seconds >= at - FLUSH_TOLERANCE_SECONDS}
+        if due:
+            self._flushes -= due
             await self._end_utterance(utterances)
+
+    def count_dropped(self) -> int:
+        """Bring the metric up to the milliseconds dropped since the call began, and return them."""
+        dropped_ms = round(self._inbox.dropped_seconds * 1000)
+        self._services.metrics.dropped_audio_seconds_total.inc((dropped_ms - self._counted_dropped_ms) / 1000)
+        self._counted_dropped_ms = dropped_ms
+        return dropped_ms
 
     async def _tell_dropped(self, *, is_last: bool = False) -> None:
         """Tell of dropped audio, once a second at most: a flood of audio must not become a flood of notices."""
-        dropped_ms = round(self._inbox.dropped_seconds * 1000)
+        dropped_ms = self.count_dropped()
         newly_dropped_ms = dropped_ms - self._told_dropped_ms
         now = trio.current_time()
         if newly_dropped_ms and (is_last or now >= self._tell_dropped_at):
             self._told_dropped_ms = dropped_ms
             self._tell_dropped_at = now + DROPPED_NOTICE_SECONDS
-            self._services.metrics.dropped_audio_seconds_total.inc(newly_dropped_ms / 1000)
             await self._publish(
                 Notice(
                     code="overflow",

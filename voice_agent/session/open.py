@@ -9,6 +9,7 @@ import trio
 from voice_agent.core.commands import CallOptions
 from voice_agent.core.formats import AudioFormat
 from voice_agent.core.transport import Transport
+from voice_agent.session.body_error import BodyError
 from voice_agent.session.services import Services
 from voice_agent.session.session import Session
 
@@ -43,23 +44,21 @@ async def open_session(
     """
     session = Session(services, session_id)
     metrics = services.metrics
+    body = BodyError()
     with structlog.contextvars.bound_contextvars(session=session.id), metrics.calls_open.track_inprogress():
         log.info("call_opened")
         try:
-            async with trio.open_nursery() as call:
-                if transport is not None:
-                    call.start_soon(session.stage, "send", session.send, transport)
-                call.start_soon(session.work, transport)
-                if transport is None:
-                    await session.start(AudioFormat(), options or CallOptions())
-                yield session
-                if transport is None:
-                    await session.finish()
-        except BaseExceptionGroup as group:
-            # The call's children raise nothing, so the block's own exception is alone in this group.
-            if len(group.exceptions) == 1:
-                raise group.exceptions[0] from None
-            raise
+            with body.unwrapped():
+                async with trio.open_nursery() as call:
+                    if transport is not None:
+                        call.start_soon(session.stage, "send", session.send, transport)
+                    call.start_soon(session.work, transport)
+                    if transport is None:
+                        await session.start(AudioFormat(), options or CallOptions())
+                    with body.noted():
+                        yield session
+                    if transport is None:
+                        await session.finish()
         finally:
             await _close(session, services, transport, tasks_left=len(call.child_tasks))
 
@@ -69,15 +68,16 @@ async def _close(
 ) -> None:
     """Let the caller go, within the close timeout whatever happens, and record the end."""
     record = session.record or session.close_record(tasks_left)
+    session.say_goodbye(record)
     deadline = trio.current_time() + services.settings.session.close_timeout_seconds
     with trio.CancelScope(shield=True, deadline=deadline):
         if transport is not None:
             await session.stage("let go", session.let_go, transport, record)
-    session.record = record
     session.closed.set()
     services.metrics.calls_total.labels(record.reason.value).inc()
     services.metrics.call_seconds.observe(record.duration_seconds)
-    services.metrics.close_seconds.observe(record.close_seconds)
+    # The record was told before the caller was let go; that took its time too.
+    services.metrics.close_seconds.observe(session.close_record(tasks_left).close_seconds)
     services.on_close(record, session.transcript)
     log.info(
         "call_closed",

@@ -1,8 +1,12 @@
 """Outbox: events that wait for their one reader, who stamps them in the order in which they leave."""
 
+from collections import deque
+from collections.abc import Iterator
+
 import attrs
 import trio
 
+from voice_agent.core.errors import SessionClosedError
 from voice_agent.core.events import SessionEvent
 
 
@@ -11,15 +15,36 @@ class Outbox:
 
     def __init__(self, max_waiting_events: int) -> None:
         self._send, self._receive = trio.open_memory_channel[SessionEvent](max_waiting_events)
+        self._is_closed = False
+        self._last: deque[SessionEvent] = deque()
         self._seq = 0
 
     async def put(self, event: SessionEvent) -> None:
-        """Wait for room, then take the event."""
-        await self._send.send(event)
+        """Wait for room, then take the event.
 
-    def close(self) -> None:
-        """No more events come; the reader ends when it has read what is there."""
-        self._send.close()
+        Raises:
+            SessionClosedError: the outbox was closed before there was room.
+        """
+        try:
+            await self._send.send(event)
+        except trio.ClosedResourceError:
+            raise SessionClosedError("the session has ended; it tells nothing more") from None
+
+    def close(self, *last: SessionEvent) -> None:
+        """No more events come; the reader ends when it has read what is there, and then ``last``.
+
+        These need no room and no reader: a session whose events nobody reads still ends, and says how. Only the first
+        close counts.
+        """
+        if not self._is_closed:
+            self._is_closed = True
+            self._last.extend(last)
+            self._send.close()
+
+    def take_last(self) -> Iterator[SessionEvent]:
+        """Take the events of the close that were not read, stamped, past everything that still waits."""
+        while self._last:
+            yield self.stamp(self._last.popleft())
 
     def stamp(self, event: SessionEvent) -> SessionEvent:
         """Return the event with the next sequence number; for what leaves outside the queue, at the very end."""
@@ -34,4 +59,6 @@ class Outbox:
         try:
             return self.stamp(await self._receive.receive())
         except trio.EndOfChannel:
+            if self._last:
+                return self.stamp(self._last.popleft())
             raise StopAsyncIteration from None

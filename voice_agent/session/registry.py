@@ -17,6 +17,7 @@ class CallRegistry:
         self._places_taken = 0
         self._sessions: set[Session] = set()
         self._emptied = trio.Event()
+        self._all_ended_for: CloseReason | None = None
 
     def __len__(self) -> int:
         return self._places_taken
@@ -42,6 +43,9 @@ class CallRegistry:
     def enrolled(self, session: Session) -> Iterator[None]:
         """Have a session told and ended by a drain."""
         self._sessions.add(session)
+        if self._all_ended_for is not None:
+            # Its handshake was under way when all were ended.
+            session.end(self._all_ended_for)
         try:
             yield
         finally:
@@ -54,7 +58,11 @@ class CallRegistry:
                 nursery.start_soon(session.tell, notice)
 
     def end_all(self, reason: CloseReason) -> None:
-        """Decide the end of every call; each still finishes its last words within its finish timeout."""
+        """Decide the end of every call, and of each that is still on its way in.
+
+        Each still finishes its last words within its finish timeout.
+        """
+        self._all_ended_for = reason
         for session in tuple(self._sessions):
             session.end(reason)
 

@@ -9,7 +9,13 @@ import structlog
 import trio
 
 from voice_agent.core.commands import CallOptions, Flush, Ping, Start, Stop, TypedText
-from voice_agent.core.errors import CallerError, InternalError, TransportBrokenError, VoiceAgentError
+from voice_agent.core.errors import (
+    CallerError,
+    InternalError,
+    SessionClosedError,
+    TransportBrokenError,
+    VoiceAgentError,
+)
 from voice_agent.core.events import (
     CloseReason,
     CloseRecord,
@@ -29,11 +35,16 @@ from voice_agent.session.inbox import AudioInbox
 from voice_agent.session.live import LiveUtterance
 from voice_agent.session.outbox import Outbox
 from voice_agent.session.services import Services
+from voice_agent.session.stages import Stages
 from voice_agent.session.transcribing import Transcribing
 
 PROTOCOL_VERSION: Final = 1
 WAITING_UTTERANCES: Final = 4
 """Utterances that may wait for recognition; more of them make listening wait, which fills the inbox."""
+
+LAST_COMMANDS_SECONDS: Final = 0.5
+"""What a caller asked for right before the end is obeyed within that; only a transport whose audio ends without a
+``stop`` makes the close wait so long."""
 
 log = structlog.get_logger(__name__)
 
@@ -62,8 +73,9 @@ class Session:
         self._active_at = self._opened_at
         self._ending: Ending | None = None
         self._work_scope = trio.CancelScope()
-        self._stages: dict[str, None] = {}
-        self._last_stage = ""
+        self._send_scope = trio.CancelScope()
+        self._has_obeyed_all = trio.Event()
+        self._stages = Stages()
         self._next_position = 0
         self._rate = 0
         self._is_caller_reachable = True
@@ -85,17 +97,26 @@ class Session:
 
         Raises:
             SessionClosedError: the session was finished or has ended.
-            InvalidFrameError: the frame's position lies behind what was sent already.
         """
         self._active_at = trio.current_time()
-        await self._inbox.put(self._placed(frame))
+        await self._inbox.put(frame, self._placed)
 
     async def send_text(self, text: str) -> None:
-        """Take what the caller wrote instead of speaking; it becomes a final."""
+        """Take what the caller wrote instead of speaking; it becomes a final.
+
+        Raises:
+            SessionClosedError: the session was finished or has ended.
+        """
+        self._check_open()
         await self.obey(TypedText(text=text))
 
     async def flush(self) -> None:
-        """End the current utterance after the audio sent so far, and give its final."""
+        """End the current utterance after the audio sent so far, and give its final.
+
+        Raises:
+            SessionClosedError: the session was finished or has ended.
+        """
+        self._check_open()
         position = self._next_position / self._rate if self._rate else 0.0
         await self.obey(Flush(position_seconds=position))
 
@@ -116,6 +137,10 @@ class Session:
         """The finals so far."""
         return tuple(self._transcribing.finals)
 
+    def _check_open(self) -> None:
+        if self._ending is not None:
+            raise SessionClosedError("the session was finished or has ended")
+
     # -- what the children use ------------------------------------------------------------------------------------
 
     @property
@@ -126,7 +151,7 @@ class Session:
     @property
     def stages(self) -> tuple[str, ...]:
         """Names of the children that are alive."""
-        return tuple(self._stages)
+        return self._stages.alive
 
     async def publish(self, event: SessionEvent) -> None:
         """Queue an event for the caller; waits while too many wait."""
@@ -134,12 +159,22 @@ class Session:
 
     def end(self, reason: CloseReason, fault: Fault | None = None) -> None:
         """Decide that the call ends. What was sent is still heard, within the finish timeout; the first call counts."""
-        if self._ending is None:
-            now = trio.current_time()
-            self._ending = Ending(reason=reason, decided_at=now, fault=fault)
-            self._inbox.close()
-            self._work_scope.deadline = now + self._settings.finish_timeout_seconds
+        self._inbox.close()
+        self._decide(reason, fault)
+
+    def _decide(self, reason: CloseReason, fault: Fault | None = None) -> None:
+        """Decide the end, but leave it to the audio side when no more audio comes."""
+        if self._ending is not None:
+            return
+        now = trio.current_time()
+        self._ending = Ending(reason=reason, decided_at=now, fault=fault)
+        self._stages.begin_close()
+        self._work_scope.deadline = now + self._settings.finish_timeout_seconds
+        try:
             self._services.supervisor.start_soon(self._watch_close)
+        except RuntimeError:
+            # The embedding program closed the services first; the call still ends, only nobody watches it.
+            log.warning("close_unwatched", session=self.id)
 
     async def obey(self, command: Start | TypedText | Flush | Ping | Stop) -> None:
         """Do what the caller asks for."""
@@ -155,7 +190,7 @@ class Session:
                 await self.publish(Pong(id=ping_id))
             case Stop():
                 # The transport ends its audio side behind the last frame; that is the end, and nothing is cut off.
-                pass
+                self._has_obeyed_all.set()
 
     async def start(self, audio_format: AudioFormat, options: CallOptions) -> None:
         """Take the caller's choices and say that the session hears."""
@@ -195,9 +230,16 @@ class Session:
                 await self.obey(await transport.recv_text())
             except (trio.EndOfChannel, TransportBrokenError):
                 # The audio side decides the end: what the caller said before going away is still queued there.
+                self._has_obeyed_all.set()
                 return
             except CallerError as error:
                 await self._tell_caller_error(error)
+
+    async def _obey_the_rest(self) -> None:
+        """Audio and commands are read side by side: the audio can be over while commands before the end still wait."""
+        if self._ending is not None and self._ending.reason in {CloseReason.STOPPED, CloseReason.HANGUP}:
+            with trio.move_on_after(LAST_COMMANDS_SECONDS):
+                await self._has_obeyed_all.wait()
 
     async def hear(self) -> None:
         """Listen and transcribe until everything sent was recognised."""
@@ -229,22 +271,32 @@ class Session:
                         receiving.start_soon(self.stage, "receive text", self.receive_text, transport)
                     receiving.start_soon(self.watch_idle)
                     receiving.start_soon(self.watch_duration)
-                    await self.stage("hear", self.hear)
+                    await self.hear()
+                    if transport is not None:
+                        await self._obey_the_rest()
                     receiving.cancel_scope.cancel()
         finally:
+            self._inbox.discard()
+            self._hearing.count_dropped()
             self.heard_all.set()
             self.end(CloseReason.CANCELLED)
-        await self._say_goodbye(len(receiving.child_tasks), has_transport=transport is not None)
+        self.say_goodbye(self.close_record(len(receiving.child_tasks)))
+        if transport is None:
+            self.closed.set()
 
     async def send(self, transport: Transport) -> None:
         """Tell the caller every event; when the caller is gone, let the events go, so that nobody waits for them."""
-        async for event in self._outbox:
-            if self._is_caller_reachable:
-                await self._tell_caller(transport, event)
+        with self._send_scope:
+            async for event in self._outbox:
+                if self._is_caller_reachable:
+                    await self._tell_caller(transport, event)
 
     async def let_go(self, transport: Transport, record: CloseRecord) -> None:
         """Tell the caller how it ended, if that was cut short, and close the connection."""
         try:
+            for event in self._outbox.take_last():
+                if self._is_caller_reachable:
+                    await self._tell_caller(transport, event)
             if self._is_caller_reachable and not self._is_end_told:
                 last = SessionClosed(record=record, position_ms=self.position_ms)
                 await self._tell_caller(transport, self._outbox.stamp(last))
@@ -256,22 +308,19 @@ class Session:
             await transport.send_text(event)
         except TransportBrokenError:
             self._is_caller_reachable = False
-            self.end(CloseReason.HANGUP)
+            # What the caller said before going away may still be queued in the transport.
+            self._decide(CloseReason.HANGUP)
         else:
             self._is_end_told = isinstance(event, SessionClosed)
 
     async def stage(self, name: str, job: Callable[..., Awaitable[None]], *args: object) -> None:
         """Run one child under its name; what it raises ends this call, and nothing else."""
-        self._stages[name] = None
         try:
-            await job(*args)
+            with self._stages.running(name):
+                await job(*args)
         except* Exception as group:
             log.exception("stage_crashed", stage=name)
             self._crash(group)
-        finally:
-            del self._stages[name]
-            if self._ending is not None:
-                self._last_stage = name
 
     def _crash(self, group: ExceptionGroup[Exception]) -> None:
         error = group
@@ -319,18 +368,16 @@ class Session:
         self._next_position = position + frame.sample_count
         return frame if frame.position == position else attrs.evolve(frame, position=position)
 
-    async def _say_goodbye(self, tasks_left: int, *, has_transport: bool) -> None:
-        """Queue the last events and close the outbox."""
-        self.record = self.close_record(tasks_left)
-        with trio.CancelScope(
-            shield=True, deadline=trio.current_time() + self._settings.close_timeout_seconds
-        ):
-            if self._ending is not None and self._ending.fault is not None:
-                await self.publish(self._ending.fault)
-            await self.publish(SessionClosed(record=self.record))
-        self._outbox.close()
-        if not has_transport:
-            self.closed.set()
+    def say_goodbye(self, record: CloseRecord) -> None:
+        """Close the outbox with the last events; the sender has the close timeout for what waits. Idempotent."""
+        if self.record is not None:
+            return
+        self.record = record
+        last: list[SessionEvent] = [SessionClosed(record=record)]
+        if self._ending is not None and self._ending.fault is not None:
+            last.insert(0, self._ending.fault)
+        self._outbox.close(*(attrs.evolve(event, position_ms=self.position_ms) for event in last))
+        self._send_scope.deadline = trio.current_time() + self._settings.close_timeout_seconds
 
     def close_record(self, tasks_left: int) -> CloseRecord:
         """Return how the call ended, as known now."""
@@ -345,7 +392,7 @@ class Session:
             dropped_audio_ms=round(self._inbox.dropped_seconds * 1000),
             transcripts=len(self._transcribing.finals),
             close_seconds=round(now - ending.decided_at, 3),
-            stage_waited_for=self._last_stage,
+            stage_waited_for=self._stages.waited_for,
             tasks_left=tasks_left,
         )
 
@@ -356,7 +403,7 @@ class Session:
             with trio.move_on_after(allowed):
                 await self.closed.wait()
                 return
-            stage = ", ".join(self.stages) or self._last_stage or "transport"
+            stage = ", ".join(self.stages) or self._stages.waited_for or "transport"
             log.error("close_overdue", session=self.id, stage=stage, allowed_seconds=allowed)
             self._services.metrics.close_overdue_total.labels(stage).inc()
 
@@ -365,5 +412,5 @@ class Session:
         with trio.move_on_after(self._settings.close_timeout_seconds):
             try:
                 await self.publish(notice)
-            except trio.ClosedResourceError:
+            except SessionClosedError:
                 log.debug("notice_too_late", session=self.id, code=notice.code)

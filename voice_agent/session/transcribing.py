@@ -64,7 +64,10 @@ class Transcribing:
         while recognition is None:
             await self._tell_partials(live, told)
             try:
-                recognition = await self._settle(live, told)
+                if live.utterance.is_closed:
+                    recognition = await self._recognise_all(live, told)
+                elif live.utterance.is_settled:
+                    recognition = await self._recognise_ahead(live, told)
             except RecognitionFailedError as error:
                 log.exception("recognition_failed", utterance=live.number)
                 await self._publish(
@@ -95,14 +98,18 @@ class Transcribing:
         if recognition is not None:
             await self._publish_partial(live, told, recognition, heard_samples)
 
-    async def _settle(self, live: LiveUtterance, told: _Told) -> Recognition | None:
-        """Recognise what was said up to the pause; ``None`` when the caller speaks on."""
-        utterance = live.utterance
-        urgency = Urgency.FINAL if utterance.is_closed else Urgency.SPECULATIVE
-        request = self._request(live, told, urgency)
-        settled: Recognition | None = None
+    async def _recognise_all(self, live: LiveUtterance, told: _Told) -> Recognition:
+        recognition = await self._services.engine.recognise(self._request(live, told, Urgency.FINAL))
+        if recognition is None:
+            raise RecognitionFailedError("the engine gave no result for a whole utterance")
+        return recognition
 
+    async def _recognise_ahead(self, live: LiveUtterance, told: _Told) -> Recognition | None:
+        """Recognise what was said up to the pause; ``None`` when the caller speaks on, or when it did not work."""
+        utterance = live.utterance
         settled_length = utterance.settled_length
+        request = self._request(live, told, Urgency.SPECULATIVE)
+        settled: Recognition | None = None
 
         async def abandon_when_outdated(scope: trio.CancelScope) -> None:
             while utterance.settled_length == settled_length:
@@ -111,7 +118,12 @@ class Transcribing:
 
         async with trio.open_nursery() as attempt:
             attempt.start_soon(abandon_when_outdated, attempt.cancel_scope)
-            recognition = await self._services.engine.recognise(request)
+            recognition: Recognition | None = None
+            try:
+                recognition = await self._services.engine.recognise(request)
+            except RecognitionFailedError:
+                # Nothing is lost: when the utterance has ended, all of it is recognised.
+                log.warning("speculation_failed", utterance=live.number, exc_info=True)
             if recognition is not None and not utterance.is_closed and self.wants_partials:
                 await self._publish_partial(live, told, recognition, settled_length or 0)
             while not utterance.is_closed:

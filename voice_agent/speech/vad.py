@@ -210,7 +210,7 @@ class SpeechDetector:
         self._start = at
         self._floor = at
         self.speech_windows = sum(heard.probability >= self.release_threshold for heard in recent[quietest:])
-        if self.activity is Activity.PAUSED and self._last_speech < at:
-            # Nothing was said behind the cut: what is left is the end of the pause.
+        if self._last_speech < at:
+            # Nothing was said behind the cut: what is left is silence, and may be no more than that.
             self.activity = Activity.SILENT
         return Cut(at)

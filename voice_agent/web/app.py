@@ -10,6 +10,7 @@ from werkzeug.exceptions import HTTPException
 
 from voice_agent.core.units import KIB
 from voice_agent.observability.metrics import Metrics
+from voice_agent.transports.websocket.endpoint import PATH as CALL_PATH
 from voice_agent.web.console import create_console
 
 MAX_BODY_BYTES: Final = 64 * KIB
@@ -36,6 +37,10 @@ def create_app(
     for blueprint in (create_console(), *routes):
         app.register_blueprint(blueprint)
 
+    def problem(status: int, title: str, detail: str | None) -> Response:
+        body = {"type": "about:blank", "title": title, "status": status, "detail": detail}
+        return Response(app.json.dumps(body), status=status, content_type="application/problem+json")
+
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
         return {"status": "ok"}
@@ -49,11 +54,17 @@ def create_app(
     async def expose_metrics() -> Response:
         return Response(metrics.render(), content_type=METRICS_TYPE)
 
+    @app.get(CALL_PATH)
+    async def ask_for_websocket() -> Response:
+        # Somebody tried the address in a browser or with curl; RFC 9110 section 15.5.22 wants the Upgrade header.
+        response = problem(426, "Upgrade Required", "a call is a WebSocket; open it with a WebSocket client")
+        response.headers["upgrade"] = "websocket"
+        return response
+
     @app.errorhandler(HTTPException)
     async def tell_problem(error: HTTPException) -> Response:
         status = error.code or 500
-        body = {"type": "about:blank", "title": error.name, "status": status, "detail": error.description}
-        response = Response(app.json.dumps(body), status=status, content_type="application/problem+json")
+        response = problem(status, error.name, error.description)
         if status == 405 and error.response is None:  # noqa: PLR2004 (RFC 9110: 405 names what is allowed)
             response.headers.extend([(k, v) for k, v in error.get_headers() if k.lower() == "allow"])
         return response

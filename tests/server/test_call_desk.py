@@ -1,0 +1,154 @@
+"""The desk where calls come in: who is admitted, what the others are told, and where both are counted."""
+
+import json
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from voice_agent.core.events import CloseReason
+from voice_agent.server.calls import RETRY_AFTER_SECONDS, CallDesk
+from voice_agent.server.run import _readiness, split
+from voice_agent.session.registry import CallRegistry
+from voice_agent.session.services import Services
+from voice_agent.settings.schema import RecogniserSettings, Settings
+
+OpenServices = Callable[..., AbstractAsyncContextManager[Services]]
+
+SCOPE = {
+    "type": "websocket",
+    "path": "/v1/ws",
+    "query_string": b"",
+    "subprotocols": [],
+    "extensions": {"websocket.http.response": {}},
+}
+
+
+class Wire:
+    """An ASGI server's side of one connection."""
+
+    def __init__(self) -> None:
+        self._to_app, self._from_caller = trio.open_memory_channel[dict[str, Any]](100)
+        self.sent: list[dict[str, Any]] = []
+        self._to_app.send_nowait({"type": "websocket.connect"})
+
+    def say(self, message: dict[str, Any]) -> None:
+        self._to_app.send_nowait({"type": "websocket.receive", "text": json.dumps(message)})
+
+    def disconnect(self) -> None:
+        self._to_app.send_nowait({"type": "websocket.disconnect", "code": 1006})
+
+    async def receive(self) -> dict[str, Any]:
+        return await self._from_caller.receive()
+
+    async def send(self, message: dict[str, Any]) -> None:
+        await trio.lowlevel.checkpoint()
+        self.sent.append(message)
+
+    @property
+    def told(self) -> list[dict[str, Any]]:
+        return [json.loads(message["text"]) for message in self.sent if "text" in message]
+
+
+def refused(services: Services, cause: str) -> float:
+    return services.metrics.calls_refused_total.labels(cause)._value.get()
+
+
+@pytest.mark.parametrize("cause", ["draining", "full"])
+async def test_who_cant_be_served_is_told_why_and_when_to_try_again(
+    cause: str, autojump_clock: MockClock, open_scripted_services: OpenServices, closings: Any
+) -> None:
+    """HTTP 503 with the cause as its code and Retry-After; counted, and no call was ever open."""
+    async with open_scripted_services() as services:
+        desk = CallDesk(services=services, registry=CallRegistry(1), is_open=cause != "draining")
+        wire = Wire()
+        if cause == "full":
+            with desk.registry.place():
+                await desk(SCOPE, wire.receive, wire.send)
+        else:
+            await desk(SCOPE, wire.receive, wire.send)
+        assert refused(services, cause) == 1
+    head, body = wire.sent
+    assert head["status"] == 503
+    assert (b"retry-after", str(RETRY_AFTER_SECONDS).encode()) in head["headers"]
+    assert json.loads(body["body"])["code"] == cause
+    assert closings.records == []
+
+
+async def test_a_call_holds_its_place_from_the_handshake_to_its_end(
+    autojump_clock: MockClock, open_scripted_services: OpenServices, closings: Any
+) -> None:
+    """A caller who was accepted and says nothing counts already; when the call is over, the next is served."""
+    async with open_scripted_services() as services, trio.open_nursery() as nursery:
+        desk = CallDesk(services=services, registry=CallRegistry(1))
+        wire = Wire()
+        nursery.start_soon(desk, SCOPE, wire.receive, wire.send)
+        await wait_all_tasks_blocked()
+        assert wire.sent[0]["type"] == "websocket.accept"
+        assert _readiness(desk).detail == {"draining": False, "calls": 1, "full": True}
+        assert not _readiness(desk).is_ready
+        wire.say({"type": "start"})
+        wire.say({"type": "stop"})
+        await wait_all_tasks_blocked()
+        assert len(desk.registry) == 0
+        assert _readiness(desk).is_ready
+        assert refused(services, "full") == 0
+    assert wire.sent[-1] == {"type": "websocket.close", "code": 1000, "reason": "stopped"}
+    assert [record.reason for record in closings.records] == [CloseReason.STOPPED]
+
+
+async def test_an_open_call_is_reached_by_the_drain(
+    autojump_clock: MockClock, open_scripted_services: OpenServices
+) -> None:
+    """A call is enrolled while it lasts, and its connection is closed with 1012 when the drain ends it."""
+    async with open_scripted_services() as services, trio.open_nursery() as nursery:
+        desk = CallDesk(services=services, registry=CallRegistry(1))
+        wire = Wire()
+        nursery.start_soon(desk, SCOPE, wire.receive, wire.send)
+        wire.say({"type": "start"})
+        await wait_all_tasks_blocked()
+        desk.is_open = False
+        assert _readiness(desk).detail["draining"]
+        assert not _readiness(desk).is_ready
+        desk.registry.end_all(CloseReason.DRAIN)
+    assert wire.sent[-1] == {"type": "websocket.close", "code": 1012, "reason": "drain"}
+    assert desk.registry._sessions == set()
+
+
+@pytest.mark.parametrize("partials", [True, False])
+async def test_the_operators_choice_of_partials_is_every_callers_default(
+    partials: bool, autojump_clock: MockClock, open_scripted_services: OpenServices
+) -> None:
+    """A caller who does not choose gets what `recogniser.partials` says."""
+    settings = Settings(recogniser=RecogniserSettings(partials=partials))
+    async with open_scripted_services(settings=settings) as services, trio.open_nursery() as nursery:
+        desk = CallDesk(services=services, registry=CallRegistry(1))
+        wire = Wire()
+        nursery.start_soon(desk, SCOPE, wire.receive, wire.send)
+        wire.say({"type": "start"})
+        await wait_all_tasks_blocked()
+        wire.disconnect()
+    ready = wire.told[0]
+    assert ready["type"] == "ready"
+    assert ready["partials"] is partials
+
+
+async def test_calls_go_to_the_desk_and_everything_else_to_the_web_app() -> None:
+    """One port, two applications: only a WebSocket is a call."""
+    asked: list[str] = []
+
+    def app(name: str) -> Any:
+        async def answer(scope: Any, receive: Any, send: Any) -> None:
+            await trio.lowlevel.checkpoint()
+            asked.append(f"{name} {scope['type']}")
+
+        return answer
+
+    both = split(app("web"), app("desk"))
+    wire = Wire()
+    for kind in ("websocket", "http", "lifespan"):
+        await both({"type": kind}, wire.receive, wire.send)
+    assert asked == ["desk websocket", "web http", "web lifespan"]

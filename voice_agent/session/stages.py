@@ -1,0 +1,52 @@
+"""Stages: which children of a call are alive, and which of them its close had to wait for."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import trio
+
+NOTICEABLE_SECONDS: Final = 0.05
+"""Stages that end within that of each other were not waited for one after the other."""
+
+STAGES: Final = ("receive audio", "receive text", "listen", "transcribe", "send", "let go")
+"""In the order in which the words pass them."""
+
+
+class Stages:
+    """One call's stages, by the names in :data:`STAGES`."""
+
+    def __init__(self) -> None:
+        self._alive: dict[str, None] = {}
+        self._closing_since: float | None = None
+        self.waited_for = ""
+        """The stage that a close waited for; empty while, or when, it waited for none."""
+
+    @property
+    def alive(self) -> tuple[str, ...]:
+        """Names of the stages that run now."""
+        return tuple(self._alive)
+
+    def begin_close(self) -> None:
+        """From now on a stage that goes on is waited for."""
+        self._closing_since = trio.current_time()
+
+    @contextmanager
+    def running(self, name: str) -> Iterator[None]:
+        """Count the block as the stage ``name``."""
+        self._alive[name] = None
+        try:
+            yield
+        finally:
+            del self._alive[name]
+            if self._closing_since is not None:
+                self._note_end_of(name, self._closing_since)
+
+    def _note_end_of(self, name: str, waited_until: float) -> None:
+        """Keep the last to end, and of those that end together the last in line."""
+        now = trio.current_time()
+        was_together = now - waited_until <= NOTICEABLE_SECONDS
+        if was_together and (not self.waited_for or STAGES.index(name) < STAGES.index(self.waited_for)):
+            return
+        self.waited_for = name
+        self._closing_since = now
