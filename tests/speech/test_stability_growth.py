@@ -28,6 +28,21 @@ def test_agreement_to_the_end_of_a_word_includes_it() -> None:
     assert prefix.tokens == (1, 2, 3, 4, 5, 6)
 
 
+def test_a_prefix_grows_word_by_word() -> None:
+    """Each hypothesis that agrees on one word more makes that word stable."""
+    prefix = StablePrefix()
+    told = [
+        prefix.push(hypothesis_of(*words))
+        for words in (
+            (IT, WAS, THE),
+            (IT, WAS, THE),
+            (IT, WAS, THE, BEST),
+            (IT, WAS, THE, BEST, OF),
+        )
+    ]
+    assert told == ["", "it", "it was", "it was the"]
+
+
 def test_half_a_word_is_not_stable() -> None:
     """A word whose first token alone agrees is left out, with all its tokens."""
     prefix = StablePrefix()

@@ -108,6 +108,7 @@ def test_a_cut_closes_one_utterance_and_opens_the_next() -> None:
     assert second.start == first.start + first.length
     assert indices(first) + indices(second) == list(range(100))
     assert first.is_closed
+    assert first.settled_length == first.length
     assert not second.is_settled
     push(tracker, 0.9)
     assert indices(second)[-1] == 100

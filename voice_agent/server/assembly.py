@@ -39,7 +39,7 @@ async def open_services(
     began_at = trio.current_time()
     log.info("models_loading")
     # Not abandoned when cancelled: onnxruntime aborts the process when that ends while a model is being loaded.
-    models = await trio.to_thread.run_sync(load_models, settings, abandon_on_cancel=True)
+    models = await trio.to_thread.run_sync(load_models, settings)
     log.info("models_loaded", seconds=round(trio.current_time() - began_at, 3))
 
     def observe(report: BatchReport) -> None:

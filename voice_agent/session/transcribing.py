@@ -26,6 +26,9 @@ from voice_agent.speech.stability import StablePrefix
 PARTIAL_CONTEXT_SHARE: Final = 0.6
 """A partial is asked for several times a second of speech, and the encoder's work grows with the audio."""
 
+MAX_WORDS_PER_SECOND: Final = 5.0
+"""Fast speech has four words a second."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -144,6 +147,9 @@ class Transcribing:
         min_confidence = self._services.settings.recogniser.min_confidence
         if not recognition.text or recognition.confidence < min_confidence:
             return
+        if len(recognition.word_ends) > MAX_WORDS_PER_SECOND * heard_samples / HEARING_RATE + 1:
+            # More words than can have been said: the model runs ahead, or repeats its context.
+            return
         told.heard_samples = heard_samples
         may_grow = heard_samples <= (vad.max_utterance_seconds - vad.cut_search_seconds) * HEARING_RATE
         stable = told.prefix.push(recognition, may_grow=may_grow)
@@ -212,9 +218,10 @@ class Transcribing:
 
     def _request(self, live: LiveUtterance, told: _Told, urgency: Urgency) -> RecognitionRequest:
         utterance = live.utterance
+        said = utterance.clip()
         samples, context = self._context.before(
             utterance.start,
-            utterance.clip(),
+            said,
             share=PARTIAL_CONTEXT_SHARE if urgency is Urgency.PARTIAL else 1.0,
         )
         return RecognitionRequest(
@@ -223,4 +230,5 @@ class Transcribing:
             utterance_key=(self._session_id, live.number),
             prefix_tokens=told.prefix.tokens,
             context_tokens=context,
+            context_samples=len(samples) - len(said),
         )

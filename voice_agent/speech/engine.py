@@ -39,6 +39,7 @@ class RecognitionRequest:
 
     A short utterance is understood better with what was said before it: ``samples`` may begin with earlier speech,
     and ``context_tokens`` are then what was recognised there. They guide the model and are not in the result.
+    ``context_samples`` is the length of that first part, silence included.
     """
 
     samples: MonoAudio
@@ -46,6 +47,7 @@ class RecognitionRequest:
     utterance_key: tuple[str, int]
     prefix_tokens: tuple[int, ...] = ()
     context_tokens: tuple[int, ...] = ()
+    context_samples: int = 0
 
 
 @attrs.frozen(kw_only=True)

@@ -25,6 +25,7 @@ MAX_TOKENS_PER_SECOND: Final = 6.5
 """What the model's authors allow for English; beyond it the decoder is making things up."""
 SPARE_TOKENS: Final = 6
 """On top: a fast "yes, I do." in a third of a second."""
+SPARE_TOKENS_WITH_CONTEXT: Final = 3
 MIN_SAMPLES: Final = int(0.5 * SECONDS * HEARING_RATE)
 """Shorter speech is followed by silence up to this. The encoder's convolutions need 895 samples; a "No" of 0.28 s
 was heard as "No, no, no" (0.82) alone and as "No." (0.87) with silence after it."""
@@ -171,8 +172,11 @@ class _Hypothesis:
         self.is_complete = False
         self._is_looping = False
         self._probabilities: list[float] = []
-        seconds = len(request.samples) / HEARING_RATE
-        self._max_tokens = int(seconds * MAX_TOKENS_PER_SECOND) + SPARE_TOKENS
+        # Only the utterance's own audio pays for its tokens: from half a second of speech behind a longer context the
+        # model likes to write the context's phrase again.
+        seconds = (len(request.samples) - request.context_samples) / HEARING_RATE
+        spare = SPARE_TOKENS_WITH_CONTEXT if self._context else SPARE_TOKENS
+        self._max_tokens = self._context + int(seconds * MAX_TOKENS_PER_SECOND) + spare
 
     def take(self, logits: npt.NDArray[np.float32]) -> None:
         """Add the token that comes next under ``logits``, shape (vocabulary,), or the prefix's."""
@@ -194,7 +198,7 @@ class _Hypothesis:
             del self.tokens[kept:]
             del self._probabilities[kept - self._context :]
             self._is_looping = True
-        self.is_complete = self._is_looping or len(self.tokens) >= self._max_tokens
+        self.is_complete = self._is_looping or len(self.tokens) >= max(self._max_tokens, len(self.prefix))
 
     def recognition(self, vocabulary: Vocabulary) -> Recognition:
         """Return the result."""
