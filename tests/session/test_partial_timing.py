@@ -253,6 +253,66 @@ async def test_the_same_words_are_not_told_twice(
     assert [told.revision for told in [*partials(heard), *finals(heard)]] == [1, 2]
 
 
+@pytest.mark.parametrize(("confidence", "is_told"), [(0.4, True), (0.39, False)])
+async def test_a_partial_is_as_sure_as_a_final_must_be(
+    confidence: float,
+    is_told: bool,
+    autojump_clock: MockClock,
+    open_scripted_services: OpenServices,
+    spoken: Spoken,
+) -> None:
+    """At `recogniser.min_confidence` it is told, below it is not, whatever its words."""
+
+    @attrs.define(eq=False)
+    class Doubting(TimedEngine):
+        async def recognise(self, request: RecognitionRequest) -> Recognition:
+            return attrs.evolve(await super().recognise(request), confidence=confidence)
+
+    async with open_scripted_services(
+        engine=Doubting(growing), settings=settings(min_confidence=0.4)
+    ) as services:
+        heard = await hear(services, spoken(0.5, 2.0, 0.6))
+    assert bool(partials(heard)) is is_told
+    assert bool(finals(heard)) is is_told
+
+
+async def test_a_partial_that_takes_back_a_promise_is_not_told(
+    autojump_clock: MockClock, open_scripted_services: OpenServices, spoken: Spoken
+) -> None:
+    """An engine that does not begin with what it was given as stable is not heeded; it is when it does so again."""
+
+    def text_of(request: RecognitionRequest) -> str:
+        is_astray = 2 < len(request.samples) / HEARING_RATE < 3
+        return growing(request).upper() if is_astray else growing(request)
+
+    engine = TimedEngine(text_of)
+    async with open_scripted_services(engine=engine, settings=settings()) as services:
+        heard = await hear(services, spoken(0.5, 5.0, 0.6))
+    astray = [r for r in engine.of(Urgency.PARTIAL) if text_of(r).isupper()]
+    assert len(astray) >= 2
+    assert all(request.prefix_tokens for request in astray)
+    told = [result.text for result in partials(heard)]
+    assert len(told) == len(engine.of(Urgency.PARTIAL)) - len(astray) + 1  # and the guess in the pause
+    assert not any(text.isupper() for text in told)
+
+
+@pytest.mark.parametrize(("count", "is_told"), [(3, True), (4, False)])
+async def test_more_words_than_can_be_said_are_not_told(
+    count: int,
+    is_told: bool,
+    autojump_clock: MockClock,
+    open_scripted_services: OpenServices,
+    spoken: Spoken,
+) -> None:
+    """In four tenths of a second nobody says four words."""
+    engine = TimedEngine(lambda _request: " ".join(ascii_lowercase[:count]))
+    async with open_scripted_services(engine=engine, settings=settings()) as services:
+        heard = await hear(services, spoken(0.5, 0.6, 0.6))
+    assert len(engine.of(Urgency.PARTIAL)[0].samples) == 13 * VAD_WINDOW
+    first = next((result for result in partials(heard)), None)
+    assert (first is not None and first.end - first.start < 0.5) is is_told
+
+
 async def test_nothing_is_promised_of_what_a_cut_may_take_away(
     autojump_clock: MockClock, open_scripted_services: OpenServices, spoken: Spoken
 ) -> None:
