@@ -12,6 +12,7 @@ from trio.testing import MockClock
 from voice_agent.core.commands import Start, Stop
 from voice_agent.core.events import CloseReason, Notice, SessionEvent, Transcript
 from voice_agent.core.frames import AudioFrame
+from voice_agent.core.identity import ANONYMOUS
 from voice_agent.server.calls import CallDesk
 from voice_agent.server.drain import drain
 from voice_agent.session.registry import CallRegistry
@@ -42,7 +43,7 @@ async def hold_call(desk: CallDesk, events: list[SessionEvent], task_status: tri
         await caller.send_command(Start())
         task_status.started(caller)
         with desk.registry.place():
-            await desk._serve_call(transport)
+            await desk._serve_call(ANONYMOUS, transport)
 
 
 async def speak(caller: MemoryCaller, frames: list[AudioFrame]) -> None:

@@ -5,9 +5,10 @@ from typing import Any, Literal
 import attrs
 import pytest
 
+from voice_agent.settings.declare import setting
 from voice_agent.settings.fields import describe, fields_by_key
 from voice_agent.settings.rules import RULES
-from voice_agent.settings.schema import Settings, setting
+from voice_agent.settings.schema import Settings
 from voice_agent.settings.values import structure
 
 FIELDS = fields_by_key(Settings)

@@ -5,6 +5,7 @@ import hypothesis
 from hypothesis import given
 from hypothesis import strategies as st
 
+from voice_agent.settings.declare import setting
 from voice_agent.settings.fields import fields_by_key
 from voice_agent.settings.layers import (
     DEFAULT,
@@ -17,7 +18,7 @@ from voice_agent.settings.layers import (
     merge,
     toml_layer,
 )
-from voice_agent.settings.schema import Settings, setting
+from voice_agent.settings.schema import Settings
 
 FIELDS = fields_by_key(Settings)
 

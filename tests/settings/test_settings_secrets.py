@@ -9,9 +9,9 @@ import attrs
 import pytest
 
 from voice_agent.core.errors import SettingsError
+from voice_agent.settings.declare import setting
 from voice_agent.settings.load import MAX_SECRET_BYTES, Loaded, load
 from voice_agent.settings.rules import Rule
-from voice_agent.settings.schema import setting
 from voice_agent.settings.write import render_reference, render_settings
 
 SECRET = "correct-horse-battery-staple-0123"  # noqa: S105 - made up for these tests

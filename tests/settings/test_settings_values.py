@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from voice_agent.core.errors import SettingsError
+from voice_agent.settings.declare import setting
 from voice_agent.settings.load import load
-from voice_agent.settings.schema import setting
 
 
 @attrs.frozen(kw_only=True)

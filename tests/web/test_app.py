@@ -2,11 +2,15 @@
 
 import json
 
+import pytest
 from quart import request
 from quart_trio import QuartTrio
 
 from voice_agent.observability.metrics import Metrics
 from voice_agent.web.app import MAX_BODY_BYTES, Readiness, create_app
+from voice_agent.web.scopes import public
+
+pytestmark = pytest.mark.usefixtures("everybody")
 
 
 def app(*, is_ready: bool = True) -> QuartTrio:
@@ -43,6 +47,7 @@ async def test_problems_are_documents() -> None:
     web = app()
 
     @web.post("/reads")
+    @public
     async def reads() -> str:
         return str(len(await request.get_data()))
 

@@ -15,6 +15,8 @@ from voice_agent.transports.webrtc.signalling import Fragment
 from voice_agent.web.app import Readiness, create_app
 from voice_agent.web.webrtc_routes import CallRefusedError, OpenedCall, create_webrtc_routes
 
+pytestmark = pytest.mark.usefixtures("everybody")
+
 OFFER = "\r\n".join(
     [
         "v=0", "o=- 1 1 IN IP4 0.0.0.0", "s=-", "t=0 0", "m=audio 9 UDP/TLS/RTP/SAVPF 111", "a=mid:0", "a=sendonly",

@@ -162,6 +162,18 @@ class IceTimeoutError(CallerError):
     close_code = 4408
 
 
+class UnauthenticatedError(CallerError):
+    """No credentials were shown, or they are wrong, expired or used; which of these is not told."""
+
+    code = "unauthenticated"
+
+
+class ForbiddenError(CallerError):
+    """Whoever it is, they may not do this."""
+
+    code = "forbidden"
+
+
 class OperatorError(VoiceAgentError):
     """The server is set up in a way that can't work; the message says what to change."""
 

@@ -1,12 +1,15 @@
 """CallDesk: the ASGI entry of WebSocket calls; admits a call, then gives it a session."""
 
+from functools import partial
 from http import HTTPStatus
 from typing import Final
 
 import attrs
 
+from voice_agent.access.admitted import admitted
 from voice_agent.core.commands import CallOptions
 from voice_agent.core.events import CloseRecord
+from voice_agent.core.identity import ANONYMOUS, Identity
 from voice_agent.core.transport import Transport
 from voice_agent.session.open import open_session
 from voice_agent.session.registry import CallRegistry
@@ -52,7 +55,7 @@ class CallDesk:
                 receive,
                 send,
                 settings=settings.websocket,
-                serve_call=self._serve_call,
+                serve_call=partial(self._serve_call, admitted(scope).identity or ANONYMOUS),
                 defaults=CallOptions(partials=settings.recogniser.partials),
             )
 
@@ -62,8 +65,8 @@ class CallDesk:
             return "draining"
         return "full" if self.registry.is_full else None
 
-    async def _serve_call(self, transport: Transport) -> CloseRecord:
-        async with open_session(self.services, transport) as session:
+    async def _serve_call(self, identity: Identity, transport: Transport) -> CloseRecord:
+        async with open_session(self.services, transport, identity=identity) as session:
             with self.registry.enrolled(session):
                 await session.heard_all.wait()
         assert session.record is not None  # noqa: S101 (open_session sets it before it returns)

@@ -22,7 +22,9 @@ from typing import Final, cast
 import structlog
 import trio
 
+from voice_agent.access.admitted import SCOPE_KEY, Admitted
 from voice_agent.core.errors import UnsafeBindError
+from voice_agent.core.identity import ANONYMOUS
 from voice_agent.core.units import SECONDS
 from voice_agent.observability.metrics import Metrics
 from voice_agent.server.assembly import open_services
@@ -110,6 +112,11 @@ def split(web: Asgi, desk: CallDesk) -> Asgi:
     """Return the ASGI application of the one port: WebSocket calls to the desk, everything else to the web app."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        client = scope.get("client")
+        scope = {
+            **scope,
+            SCOPE_KEY: Admitted(identity=ANONYMOUS, address=client[0] if client else "unknown"),
+        }
         if scope["type"] == "websocket":
             await desk(scope, receive, send)
         else:

@@ -8,6 +8,7 @@ import trio
 
 from voice_agent.core.commands import CallOptions
 from voice_agent.core.formats import AudioFormat
+from voice_agent.core.identity import ANONYMOUS, Identity
 from voice_agent.core.transport import Transport
 from voice_agent.session.body_error import BodyError
 from voice_agent.session.services import Services
@@ -23,11 +24,13 @@ async def open_session(
     *,
     session_id: str | None = None,
     options: CallOptions | None = None,
+    identity: Identity = ANONYMOUS,
 ) -> AsyncIterator[Session]:
     """Run one call for as long as the block and the call last.
 
     With a ``transport`` the call lives by itself: audio and commands come from it, events go to it, and leaving the
     block waits for the call's end. Without one the block feeds the session; leaving it finishes the session.
+    ``identity`` is who calls; its key id stands in each log line.
     What the block raises cancels the call and is raised as it is. A crash inside the call is not raised here: it is
     told by events, logged, and stands in ``session.record``.
 
@@ -42,10 +45,13 @@ async def open_session(
                ├ listen       inbox → resampler → voice activity → utterances
                └ transcribe   utterances → engine → partials and finals → outbox
     """
-    session = Session(services, session_id)
+    session = Session(services, session_id, identity)
     metrics = services.metrics
     body = BodyError()
-    with structlog.contextvars.bound_contextvars(session=session.id), metrics.calls_open.track_inprogress():
+    with (
+        structlog.contextvars.bound_contextvars(session=session.id, key=identity.key_id),
+        metrics.calls_open.track_inprogress(),
+    ):
         log.info("call_opened")
         try:
             with body.unwrapped():

@@ -28,6 +28,7 @@ from voice_agent.core.events import (
 )
 from voice_agent.core.formats import AudioFormat
 from voice_agent.core.frames import AudioFrame
+from voice_agent.core.identity import ANONYMOUS, Identity
 from voice_agent.core.transcripts import TranscriptResult
 from voice_agent.core.transport import Transport
 from voice_agent.session.hearing import Hearing
@@ -61,8 +62,12 @@ class Ending:
 class Session:
     """One call. Use :func:`open_session` to get one."""
 
-    def __init__(self, services: Services, session_id: str | None = None) -> None:
+    def __init__(
+        self, services: Services, session_id: str | None = None, identity: Identity = ANONYMOUS
+    ) -> None:
         self.id = session_id or uuid4().hex
+        self.identity = identity
+        """Who calls."""
         self._services = services
         self._settings = services.settings.session
         self._inbox = AudioInbox(self._settings.max_waiting_audio_ms)

@@ -1,7 +1,7 @@
 """What the schema says about each setting, read from its attrs classes for those who read, check and write settings.
 
 A schema is an attrs class whose fields are sections; a section is an attrs class whose fields are made by
-:func:`voice_agent.settings.schema.setting`. Nothing here knows which settings there are.
+:func:`voice_agent.settings.declare.setting`. Nothing here knows which settings there are.
 """
 
 import typing
@@ -41,6 +41,8 @@ class SettingField:
     minimum: float | None
     maximum: float | None
     secret: bool
+    live: bool = False
+    """Whether a change takes effect while the server runs."""
 
     @property
     def key(self) -> str:

@@ -8,10 +8,12 @@ from quart import Blueprint, Response
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
+from voice_agent.core.identity import Scope
 from voice_agent.core.units import KIB
 from voice_agent.observability.metrics import Metrics
 from voice_agent.transports.websocket.endpoint import PATH as CALL_PATH
 from voice_agent.web.console import create_console
+from voice_agent.web.scopes import enforce_scopes, needs, public
 
 MAX_BODY_BYTES: Final = 64 * KIB
 METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -42,19 +44,23 @@ def create_app(
         return Response(app.json.dumps(body), status=status, content_type="application/problem+json")
 
     @app.get("/healthz")
+    @public
     async def healthz() -> dict[str, str]:
         return {"status": "ok"}
 
     @app.get("/readyz")
+    @public
     async def readyz() -> tuple[dict[str, Any], int]:
         state = readiness()
         return {"ready": state.is_ready, **state.detail}, 200 if state.is_ready else 503
 
     @app.get("/metrics")
+    @needs(Scope.OBSERVE)
     async def expose_metrics() -> Response:
         return Response(metrics.render(), content_type=METRICS_TYPE)
 
     @app.get(CALL_PATH)
+    @public
     async def ask_for_websocket() -> Response:
         # Somebody tried the address in a browser or with curl; RFC 9110 section 15.5.22 wants the Upgrade header.
         response = problem(426, "Upgrade Required", "a call is a WebSocket; open it with a WebSocket client")
@@ -69,4 +75,5 @@ def create_app(
             response.headers.extend([(k, v) for k, v in error.get_headers() if k.lower() == "allow"])
         return response
 
+    enforce_scopes(app)
     return app

@@ -12,6 +12,8 @@ from typing import Final
 import attrs
 from quart import Blueprint, Response, abort, request
 
+from voice_agent.web.scopes import public
+
 INDEX: Final = "index.html"
 
 _SCRIPT: Final = "text/javascript; charset=utf-8"
@@ -88,10 +90,12 @@ def create_console() -> Blueprint:
     console = Blueprint("console", __name__)
 
     @console.get("/")
+    @public
     async def show_page() -> Response:
         return _answer(files[INDEX])
 
     @console.get("/console/<name>")
+    @public
     async def show_file(name: str) -> Response:
         if name == INDEX or name not in files:
             abort(404)

@@ -19,6 +19,7 @@ from voice_agent.core.errors import (
     InvalidSdpError,
     MessageTooLargeError,
 )
+from voice_agent.core.identity import Scope
 from voice_agent.transports.webrtc.candidates import AddressPolicy
 from voice_agent.transports.webrtc.sdp import Offer, parse_offer
 from voice_agent.transports.webrtc.signalling import (
@@ -30,6 +31,7 @@ from voice_agent.transports.webrtc.signalling import (
     parse_options,
 )
 from voice_agent.web.problems import problem
+from voice_agent.web.scopes import needs, public
 
 PATH: Final = "/v1/webrtc"
 RETRY_AFTER_SECONDS: Final = 5
@@ -187,16 +189,19 @@ def create_webrtc_routes(desk: WebRtcDesk) -> Blueprint:
     answers = WebRtcRoutes(desk)
     routes = Blueprint("webrtc", __name__)
     call_path = f"{PATH}/<key>"
-    for path, method, view in (
-        (PATH, "POST", answers.begin),
-        (PATH, "GET", answers.look),
-        (PATH, "OPTIONS", answers.tell_options),
-        (call_path, "PATCH", answers.trickle),
-        (call_path, "DELETE", answers.hang_up),
-        (call_path, "GET", answers.look_at_call),
-        (call_path, "OPTIONS", answers.tell_options_of_call),
+    calls = needs(Scope.CALL)
+    for path, method, view, mark in (
+        (PATH, "POST", answers.begin, calls),
+        (PATH, "GET", answers.look, public),
+        (PATH, "OPTIONS", answers.tell_options, public),
+        (call_path, "PATCH", answers.trickle, calls),
+        (call_path, "DELETE", answers.hang_up, calls),
+        (call_path, "GET", answers.look_at_call, calls),
+        (call_path, "OPTIONS", answers.tell_options_of_call, public),
     ):
-        routes.add_url_rule(path, f"{method} {path}", view, methods=[method], provide_automatic_options=False)
+        routes.add_url_rule(
+            path, f"{method} {path}", mark(view), methods=[method], provide_automatic_options=False
+        )
     return routes
 
 

@@ -1,0 +1,40 @@
+"""Where the server listens, and what one connection may take."""
+
+import attrs
+
+from voice_agent.core.units import SECONDS
+from voice_agent.settings.declare import setting
+
+
+@attrs.frozen(kw_only=True)
+class ServerSettings:
+    """Where the server listens and what one connection may take."""
+
+    host: str = setting("127.0.0.1", "Address to listen on; beyond loopback only with authentication.")
+    port: int = setting(8080, "TCP port; 0 takes a free one and prints it.", minimum=0, maximum=65_535)
+    max_calls: int = setting(
+        64, "Calls at once; the next one gets 503.", unit="calls", minimum=1, maximum=10_000
+    )
+    max_connections: int = setting(
+        512,
+        "TCP connections at once; the next one is closed.",
+        unit="connections",
+        minimum=1,
+        maximum=100_000,
+    )
+    grace_seconds: float = setting(
+        30 * SECONDS, "How long calls may go on after SIGTERM.", unit="seconds", minimum=0, maximum=3600
+    )
+    header_timeout_seconds: float = setting(
+        5 * SECONDS, "A request's headers must be complete by then.", unit="seconds", minimum=0.1, maximum=120
+    )
+    keep_alive_seconds: float = setting(
+        30 * SECONDS, "An idle HTTP connection is closed then.", unit="seconds", minimum=0.1, maximum=600
+    )
+    send_timeout_seconds: float = setting(
+        5 * SECONDS,
+        "A client that does not read for so long is disconnected.",
+        unit="seconds",
+        minimum=0.1,
+        maximum=120,
+    )

@@ -1,0 +1,46 @@
+"""How long a call may last, and how much of it may wait."""
+
+import attrs
+
+from voice_agent.core.units import MINUTES, SECONDS
+from voice_agent.settings.declare import setting
+
+
+@attrs.frozen(kw_only=True)
+class SessionSettings:
+    """How long a call may last, and how much of it may wait."""
+
+    idle_timeout_seconds: float = setting(
+        60 * SECONDS,
+        "A call without audio or messages ends then.",
+        unit="seconds",
+        minimum=0.1,
+        maximum=86_400,
+    )
+    max_duration_seconds: float = setting(
+        120 * MINUTES, "A call ends then in any case.", unit="seconds", minimum=0.1, maximum=86_400
+    )
+    max_waiting_audio_ms: int = setting(
+        10_000,
+        "Audio that may wait to be heard; beyond it the oldest is dropped and the caller told.",
+        unit="milliseconds",
+        minimum=100,
+        maximum=600_000,
+    )
+    finish_timeout_seconds: float = setting(
+        10 * SECONDS,
+        "Recognising the last words at the end of a call may take so long.",
+        unit="seconds",
+        minimum=0.1,
+        maximum=600,
+    )
+    close_timeout_seconds: float = setting(
+        5 * SECONDS,
+        "Telling the caller and closing may take so long.",
+        unit="seconds",
+        minimum=0.1,
+        maximum=60,
+    )
+    max_waiting_events: int = setting(
+        1024, "Events that may wait for their reader.", unit="events", minimum=16, maximum=100_000
+    )

@@ -1,0 +1,82 @@
+"""Which scope a route needs: stated at each view, refused by default.
+
+A view says :func:`public` or :func:`needs`; an application with a view that says neither can't be made. So a new route
+that nobody thought about is no open door.
+"""
+
+from collections.abc import Awaitable, Callable
+from functools import partial, wraps
+from http import HTTPStatus
+from typing import Any, Final, TypeVar, cast
+
+from quart import Quart, Response, request
+
+from voice_agent.access.admitted import admitted
+from voice_agent.core.identity import Scope
+from voice_agent.web.problems import problem
+
+View = TypeVar("View", bound=Callable[..., Awaitable[Any]])
+
+_NEED: Final = "_voice_agent_need"
+
+
+def public(view: View) -> Callable[..., Any]:
+    """Let everybody in."""
+    return _marked(view, None)
+
+
+def needs(scope: Scope) -> Callable[[View], Callable[..., Any]]:
+    """Let in who has the scope."""
+    return partial(_marked, need=scope)
+
+
+def _marked(view: View, need: Scope | None) -> Callable[..., Any]:
+    @wraps(view)
+    async def marked(*args: Any, **kwargs: Any) -> Any:
+        return await view(*args, **kwargs)
+
+    setattr(marked, _NEED, need)
+    return marked
+
+
+def need_of(view: Callable[..., Any]) -> Scope | None:
+    """Return the scope that a view needs; None for a public one.
+
+    Raises:
+        TypeError: the view doesn't say.
+    """
+    if not hasattr(view, _NEED):
+        raise TypeError(f"the view {view!r} says neither public nor which scope it needs")
+    return cast("Scope | None", getattr(view, _NEED))
+
+
+def enforce_scopes(app: Quart) -> None:
+    """Ask for each request's scope before its view runs; call it when every route is there.
+
+    Raises:
+        TypeError: a view doesn't say what it needs.
+    """
+    for endpoint, view in app.view_functions.items():
+        if endpoint != "static":
+            need_of(view)
+
+    async def check() -> Response | None:
+        rule = request.url_rule
+        need = None if rule is None else need_of(app.view_functions[rule.endpoint])
+        return None if need is None else refusal(need)
+
+    app.before_request(check)
+
+
+def refusal(need: Scope) -> Response | None:
+    """Return the answer to a request whose identity has not the scope, or None (RFC 6750, section 3)."""
+    identity = admitted(request.scope).identity
+    if identity is None:
+        response = problem(HTTPStatus.UNAUTHORIZED, "unauthenticated", "Show a key or a token.")
+        response.headers["WWW-Authenticate"] = "Bearer"
+        return response
+    if not identity.may(need):
+        response = problem(HTTPStatus.FORBIDDEN, "forbidden", f"This needs the scope {need.value!r}.")
+        response.headers["WWW-Authenticate"] = f'Bearer error="insufficient_scope", scope="{need.value}"'
+        return response
+    return None
