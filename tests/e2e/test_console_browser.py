@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwright
 
 pytestmark = pytest.mark.e2e
 
@@ -40,27 +41,31 @@ OpenBrowser = Callable[..., Browser]
 
 
 @pytest.fixture(scope="module")
-def open_browser() -> Iterator[OpenBrowser]:
-    """Start browsers: ``open_browser(speech)`` speaks the file into the microphone, once."""
+def driver() -> Iterator[Playwright]:
+    """What drives the browsers."""
     if CHROMIUM is None:
         pytest.skip("Chromium is not installed (Debian package chromium)")
-    with sync_playwright() as playwright:
-        browsers: list[Browser] = []
+    with sync_playwright() as driver:
+        yield driver
 
-        def open_(speech: Path | None = None, *, may_listen: bool = True) -> Browser:
-            arguments = list(ARGUMENTS)
-            if may_listen:
-                arguments.append("--use-fake-ui-for-media-stream")
-            if speech is not None:
-                arguments.append(f"--use-file-for-fake-audio-capture={speech}%noloop")
-            browsers.append(
-                playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=arguments)
-            )
-            return browsers[-1]
 
-        yield open_
-        for browser in browsers:
-            browser.close()
+@pytest.fixture
+def open_browser(driver: Playwright) -> Iterator[OpenBrowser]:
+    """Start browsers: ``open_browser(speech)`` speaks the file into the microphone, once."""
+    browsers: list[Browser] = []
+
+    def open_(speech: Path | None = None, *, may_listen: bool = True) -> Browser:
+        arguments = list(ARGUMENTS)
+        if may_listen:
+            arguments.append("--use-fake-ui-for-media-stream")
+        if speech is not None:
+            arguments.append(f"--use-file-for-fake-audio-capture={speech}%noloop")
+        browsers.append(driver.chromium.launch(executable_path=CHROMIUM, headless=True, args=arguments))
+        return browsers[-1]
+
+    yield open_
+    for browser in browsers:
+        browser.close()
 
 
 @contextmanager
@@ -169,15 +174,37 @@ def test_hanging_up_in_mid_sentence_ends_the_session_within_a_second_and_keeps_t
 
 
 @pytest.mark.parametrize("wire", ["WebSocket", "WebRTC"])
-def test_a_killed_tab_ends_the_session(
+def test_a_closed_tab_ends_the_session(
     server: Any, open_browser: OpenBrowser, assets: Path, wire: str
 ) -> None:
-    """A renderer that is gone in mid-call leaves nothing on the server after a second."""
+    """A page that is closed in mid-call leaves nothing on the server after a second."""
     ended = calls_ended(server)
     with console(open_browser(assets / "two_cities.wav"), server) as page:
         call(page, wire)
         page.close(run_before_unload=False)
         assert seconds_until_no_call(server) < 1
+    assert calls_ended(server) == ended + 1
+
+
+@pytest.mark.parametrize("victim", ["renderer", "browser"])
+@pytest.mark.parametrize("wire", ["WebSocket", "WebRTC"])
+def test_a_killed_tab_or_browser_ends_the_session(
+    server: Any, open_browser: OpenBrowser, assets: Path, wire: str, victim: str
+) -> None:
+    """SIGKILL, so that nothing of the page can say goodbye: the session is gone within a second, words kept."""
+    ended = calls_ended(server)
+    browser = open_browser(assets / "two_cities.wav")
+    processes = browser.new_browser_cdp_session()
+    page = browser.new_page()
+    page.goto(server.http)
+    call(page, wire)
+    expect(page.locator(".is-partial .words").first).not_to_be_empty(timeout=WORDS_MS)
+    for process in processes.send("SystemInfo.getProcessInfo")["processInfo"]:
+        if process["type"] == victim:
+            os.kill(process["id"], signal.SIGKILL)
+    seconds = seconds_until_no_call(server)
+    print(f"{victim} killed over {wire}: no call after {seconds:.2f} s")
+    assert seconds < 1
     assert calls_ended(server) == ended + 1
 
 

@@ -157,12 +157,14 @@ def test_delete_ends_the_session_within_a_second(
 
 
 def test_a_killed_client_is_noticed(start_server: Any, call: Callable[..., Caller], assets: Path) -> None:
-    """No goodbye, no packets: the call ends by itself within the media timeout, with a close record."""
-    server = start_server(webrtc__media_timeout_seconds=2)
+    """No goodbye, no packets: the network says that nobody listens there, so no timeout is waited for."""
+    server = start_server(webrtc__media_timeout_seconds=120)
     caller = call(server, assets / "beckett.wav", "--hold")
     caller.wait_for("final")
+    killed_at = time.monotonic()
     caller.process.kill()
     record = wait_for_close_record(server)
+    print(f"kill to close record: {time.monotonic() - killed_at:.3f} s")
     assert record["reason"] == "hangup"
     assert server.stop() == 0
 

@@ -128,6 +128,17 @@ class Caller:
 
         await self.run(vanish)
 
+    async def fall_silent(self) -> None:
+        """Say and answer nothing any more, as a caller on a network that is gone."""
+
+        async def fall_silent() -> None:
+            for transceiver in self.pc.getTransceivers():
+                connection = transceiver.receiver.transport.transport._connection
+                for protocol in connection._protocols:
+                    protocol.transport.sendto = lambda *_: None
+
+        await self.run(fall_silent)
+
     def _take_channel(self, channel: RTCDataChannel) -> None:
         self.opened_channels.append(channel)
         self.channel = channel

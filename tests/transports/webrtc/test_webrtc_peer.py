@@ -196,13 +196,42 @@ async def test_a_hang_up_ends_the_call_behind_its_audio(connect: Callable) -> No
         await peer.send_audio(AudioFrame(tone(0.1), 48_000))
 
 
-async def test_a_caller_that_vanishes_is_noticed(connect: Callable) -> None:
-    """A caller whose process was killed is gone after the media timeout."""
-    peer, caller = await connect(tone(5), config=PeerConfig(media_timeout_seconds=1.0))
+async def test_a_caller_that_vanishes_is_noticed_without_waiting_for_the_media_timeout(
+    connect: Callable,
+) -> None:
+    """A caller whose process was killed is gone as soon as the network has said that nobody listens there."""
+    peer, caller = await connect(tone(5), config=PeerConfig(media_timeout_seconds=600))
     await hear(peer, 0.2)
     await caller.vanish()
-    with pytest.raises(TransportBrokenError), trio.fail_after(8):
+    with pytest.raises(TransportBrokenError, match="nobody listens"), trio.fail_after(8):
         await hear_until_the_end(peer, [])
+
+
+async def test_a_caller_that_only_falls_silent_has_the_media_timeout(connect: Callable) -> None:
+    """While somebody may still be there, nothing but the media timeout ends the call."""
+    peer, caller = await connect(tone(5), config=PeerConfig(media_timeout_seconds=1.0))
+    await hear(peer, 0.2)
+    await caller.fall_silent()
+    with pytest.raises(TransportBrokenError, match="nothing came"), trio.fail_after(8):
+        await hear_until_the_end(peer, [])
+
+
+async def test_a_report_about_a_caller_that_is_there_ends_nothing(
+    connect: Callable, media: MediaThread
+) -> None:
+    """The network's report is a reason to ask the caller; one that answers stays, however often it is reported."""
+    peer, _ = await connect(tone(5))
+    await hear(peer, 0.2)
+
+    async def report() -> None:
+        for transport in peer._connection._transports():
+            for protocol in transport.transport._connection._protocols:
+                protocol.error_received(ConnectionRefusedError())
+
+    for _ in range(5):
+        await media.call(report)
+        await hear(peer, 0.3)
+    assert peer.ended_by is None
 
 
 async def test_media_that_never_arrives_ends_the_call(media: MediaThread, make_caller: Callable) -> None:

@@ -32,17 +32,13 @@ from voice_agent.core.frames import AudioFrame
 from voice_agent.transports.webrtc.addresses import is_usable_host, limit_addresses, read_candidate
 from voice_agent.transports.webrtc.channel import LABEL, EventsChannel, guard_sctp
 from voice_agent.transports.webrtc.config import PeerConfig
+from voice_agent.transports.webrtc.liveness import Liveness
 from voice_agent.transports.webrtc.offer import Candidate, ServedOffer, read_offer
 from voice_agent.transports.webrtc.outbound import OutboundBuffer, OutboundTrack
 from voice_agent.transports.webrtc.rtp_receiver import AudioReceiver
 from voice_agent.transports.webrtc.statistics import PeerStatistics
 
 WATCH_SECONDS: Final = 0.5
-PROBE_SECONDS: Final = 5.0
-QUIET_PROBE_SECONDS: Final = 1.0
-"""A path on which nothing comes is asked more often."""
-PROBE_RETRANSMISSIONS: Final = 1
-"""aioice waits 0.5 s and then 1 s."""
 OPEN_CHANNEL_AFTER_SECONDS: Final = 1.0
 """A caller that negotiated a data section but opened no channel in this time gets ours."""
 LAST_TASKS_SECONDS: Final = 1.0
@@ -110,7 +106,7 @@ class PeerConnection:
         self._closing: asyncio.Task[None] | None = None
         self._connected_at: float | None = None
         self._first_audio_at: float | None = None
-        self._round_trip_seconds: float | None = None
+        self._liveness: Liveness | None = None
         OWNER.set(self)
         self._pc = RTCPeerConnection(
             RTCConfiguration(
@@ -269,56 +265,22 @@ class PeerConnection:
                 self._end(TransportBrokenError("the caller closed the media connection"))
 
     async def _watch(self) -> None:
-        """End a call that never connects, or from which nothing comes any more."""
+        """End a call that never connects; afterwards :class:`Liveness` does, and a channel is opened if there is none."""
         started_at = self._loop.time()
         while self._connected_at is None:
             if self._loop.time() - started_at > self._config.setup_timeout_seconds:
                 self._end(IceTimeoutError("the call was signalled, but its media never arrived"))
                 return
             await asyncio.sleep(min(WATCH_SECONDS, self._config.setup_timeout_seconds / 4))
-        alive_at = probed_at = self._loop.time()
-        received = -1
+        self._liveness = Liveness(
+            self._transports(),
+            timeout_seconds=self._config.media_timeout_seconds,
+            on_gone=lambda reason: self._end(TransportBrokenError(reason)),
+        )
+        asyncio.create_task(self._liveness.watch())  # noqa: RUF006  # remembered by the task factory
         while not self._is_over:
-            now = self._loop.time()
-            if (counted := self._received_packets()) != received:
-                received, alive_at = counted, now
-            pause = PROBE_SECONDS if now - alive_at < QUIET_PROBE_SECONDS else QUIET_PROBE_SECONDS
-            if now - probed_at >= pause or self._round_trip_seconds is None:
-                probed_at = now
-                if await self._probe():
-                    alive_at = self._loop.time()
-            if self._loop.time() - alive_at > self._config.media_timeout_seconds:
-                self._end(TransportBrokenError("nothing came from the caller any more"))
-                return
             self._open_own_channel()
-            await asyncio.sleep(min(WATCH_SECONDS, self._config.media_timeout_seconds / 4))
-
-    def _received_packets(self) -> int:
-        counted = 0
-        for transport in self._transports():
-            report = transport._get_stats()
-            counted += sum(entry.packetsReceived for entry in report.values())
-        return counted
-
-    async def _probe(self) -> bool:
-        """Ask the caller's ICE agent for a sign of life (RFC 7675), and take the time."""
-        connection = self._transports()[0].transport._connection
-        pair = next(iter(connection._nominated.values()), None)
-        if pair is None or connection.remote_password is None:
-            return False
-        asked_at = self._loop.time()
-        try:
-            await pair.protocol.request(
-                connection.build_request(pair, nominate=False),
-                pair.remote_addr,
-                integrity_key=connection.remote_password.encode(),
-                retransmissions=PROBE_RETRANSMISSIONS,
-            )
-        except Exception as error:  # noqa: BLE001  # a lost probe has many names: transaction, connection, OS errors
-            log.debug("probe_unanswered", error=repr(error))
-            return False
-        self._round_trip_seconds = self._loop.time() - asked_at
-        return True
+            await asyncio.sleep(WATCH_SECONDS)
 
     def _open_own_channel(self) -> None:
         sctp = self._pc.sctp
@@ -338,9 +300,10 @@ class PeerConnection:
         if receiver is None:
             return PeerStatistics()
         counts = receiver.buffer.counts
+        round_trip_seconds = self._liveness.round_trip_seconds if self._liveness else None
         media_seconds = receiver.buffer.position / 48_000
         return PeerStatistics(
-            round_trip_ms=None if self._round_trip_seconds is None else self._round_trip_seconds * 1000,
+            round_trip_ms=None if round_trip_seconds is None else round_trip_seconds * 1000,
             jitter_ms=receiver.jitter_seconds * 1000,
             packets_received=counts.received,
             packets_lost=counts.lost,
