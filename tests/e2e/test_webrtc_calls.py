@@ -127,6 +127,9 @@ def test_speech_over_opus_is_understood(
     for caller in callers:
         closed = caller.wait_for("closed")
         assert (closed["reason"], closed["dropped_audio_ms"]) == ("stopped", 0)
+        assert closed["network"]["packets_received"] > 100
+        assert closed["network"]["round_trip_ms"] is not None
+        assert closed["network"]["bitrate"] > 8_000
         kinds = [m["type"] for m in caller.messages]
         assert kinds[:2] == ["answered", "ready"]
         assert "partial" in kinds
@@ -134,6 +137,8 @@ def test_speech_over_opus_is_understood(
     for reference, heard in zip((two_cities_words, BECKETT), said, strict=True):
         print(f"word error rate {jiwer.wer(reference, heard):.1%}: {heard}")
     assert jiwer.wer([two_cities_words, BECKETT], said) <= LIMIT
+    assert metric(server, 'voice_agent_webrtc_packets_total{outcome="received"}') > 1000
+    assert metric(server, "voice_agent_webrtc_round_trip_seconds_count") >= len(callers)
     assert server.stop() == 0
     assert "Traceback" not in server.log()
 

@@ -11,6 +11,7 @@ import attrs
 
 from voice_agent.core.commands import CallOptions
 from voice_agent.core.formats import AudioFormat
+from voice_agent.core.network import NetworkStatistics
 from voice_agent.core.transcripts import TranscriptResult
 
 
@@ -36,7 +37,8 @@ class CloseRecord:
     """How a call ended; what is logged, counted and told.
 
     Times are seconds. ``stage_waited_for`` names what the close had to wait for, or is empty; ``tasks_left`` is the
-    number of the call's tasks that were alive when its nursery had been left.
+    number of the call's tasks that were alive when its nursery had been left. ``network`` is None where no packets are
+    counted.
     """
 
     session_id: str
@@ -49,6 +51,7 @@ class CloseRecord:
     close_seconds: float
     stage_waited_for: str
     tasks_left: int
+    network: NetworkStatistics | None = None
 
 
 @attrs.frozen(kw_only=True)

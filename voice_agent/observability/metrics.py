@@ -6,6 +6,7 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 _SHORT_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0)
+_NETWORK_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.15, 0.3, 0.6, 1.2)
 _CALL_BUCKETS = (1, 5, 15, 60, 180, 600, 1800, 3600, 7200)
 
 
@@ -80,6 +81,35 @@ class Metrics:
             "voice_agent_recognition_batch_size",
             "Utterances recognised together.",
             buckets=(1, 2, 4, 8, 16, 32),
+            registry=registry,
+        )
+        self.webrtc_packets_total = Counter(
+            "voice_agent_webrtc_packets_total",
+            "Audio packets of WebRTC callers: received, lost on the way, or late and so of no use.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.webrtc_concealed_seconds_total = Counter(
+            "voice_agent_webrtc_concealed_seconds_total",
+            "Audio that was made up in the place of lost packets.",
+            registry=registry,
+        )
+        self.webrtc_jitter_seconds = Histogram(
+            "voice_agent_webrtc_jitter_seconds",
+            "Interarrival jitter (RFC 3550), looked at every few seconds of a call.",
+            buckets=_NETWORK_BUCKETS,
+            registry=registry,
+        )
+        self.webrtc_round_trip_seconds = Histogram(
+            "voice_agent_webrtc_round_trip_seconds",
+            "Round trip of the media path, looked at every few seconds of a call.",
+            buckets=_NETWORK_BUCKETS,
+            registry=registry,
+        )
+        self.webrtc_bits_per_second = Histogram(
+            "voice_agent_webrtc_bits_per_second",
+            "Received audio since the call's first packet, looked at every few seconds.",
+            buckets=(8_000, 16_000, 24_000, 32_000, 48_000, 64_000, 96_000, 128_000, 256_000),
             registry=registry,
         )
         self.tasks = Gauge("voice_agent_tasks", "Trio tasks that are alive.", registry=registry)

@@ -9,6 +9,7 @@ import trio
 from voice_agent.core.commands import CallOptions
 from voice_agent.core.formats import AudioFormat
 from voice_agent.core.identity import ANONYMOUS, Identity
+from voice_agent.core.network import MeasuresNetwork
 from voice_agent.core.transport import Transport
 from voice_agent.session.body_error import BodyError
 from voice_agent.session.services import Services
@@ -40,12 +41,13 @@ async def open_session(
          ├ send       outbox → transport
          └ work
             ├ receive audio · receive text      transport → inbox
-            ├ watch idle · watch duration
+            ├ watch idle · watch duration · watch network
             └ hear
                ├ listen       inbox → resampler → voice activity → utterances
                └ transcribe   utterances → engine → partials and finals → outbox
     """
-    session = Session(services, session_id, identity)
+    measured = transport if isinstance(transport, MeasuresNetwork) else None
+    session = Session(services, session_id, identity, measured)
     metrics = services.metrics
     body = BodyError()
     with (
@@ -96,4 +98,5 @@ async def _close(
         close_seconds=record.close_seconds,
         stage_waited_for=record.stage_waited_for,
         tasks_left=record.tasks_left,
+        network=None if record.network is None else record.network.as_dict(),
     )

@@ -29,11 +29,13 @@ from voice_agent.core.events import (
 from voice_agent.core.formats import AudioFormat
 from voice_agent.core.frames import AudioFrame
 from voice_agent.core.identity import ANONYMOUS, Identity
+from voice_agent.core.network import MeasuresNetwork
 from voice_agent.core.transcripts import TranscriptResult
 from voice_agent.core.transport import Transport
 from voice_agent.session.hearing import Hearing
 from voice_agent.session.inbox import AudioInbox
 from voice_agent.session.live import LiveUtterance
+from voice_agent.session.network import NetworkMeter
 from voice_agent.session.outbox import Outbox
 from voice_agent.session.services import Services
 from voice_agent.session.stages import Stages
@@ -63,7 +65,11 @@ class Session:
     """One call. Use :func:`open_session` to get one."""
 
     def __init__(
-        self, services: Services, session_id: str | None = None, identity: Identity = ANONYMOUS
+        self,
+        services: Services,
+        session_id: str | None = None,
+        identity: Identity = ANONYMOUS,
+        network: MeasuresNetwork | None = None,
     ) -> None:
         self.id = session_id or uuid4().hex
         self.identity = identity
@@ -81,6 +87,7 @@ class Session:
         self._send_scope = trio.CancelScope()
         self._has_obeyed_all = trio.Event()
         self._stages = Stages()
+        self._network = None if network is None else NetworkMeter(network, services.metrics)
         self._next_position = 0
         self._rate = 0
         self._is_caller_reachable = True
@@ -276,6 +283,8 @@ class Session:
                         receiving.start_soon(self.stage, "receive text", self.receive_text, transport)
                     receiving.start_soon(self.watch_idle)
                     receiving.start_soon(self.watch_duration)
+                    if self._network is not None:
+                        receiving.start_soon(self._network.watch)
                     await self.hear()
                     if transport is not None:
                         await self._obey_the_rest()
@@ -283,6 +292,8 @@ class Session:
         finally:
             self._inbox.discard()
             self._hearing.count_dropped()
+            if self._network is not None:
+                self._network.look()
             self.heard_all.set()
             self.end(CloseReason.CANCELLED)
         self.say_goodbye(self.close_record(len(receiving.child_tasks)))
@@ -399,6 +410,7 @@ class Session:
             close_seconds=round(now - ending.decided_at, 3),
             stage_waited_for=self._stages.waited_for,
             tasks_left=tasks_left,
+            network=None if self._network is None else self._network.statistics,
         )
 
     async def _watch_close(self) -> None:

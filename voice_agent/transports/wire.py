@@ -200,6 +200,7 @@ def _describe_close(record: CloseRecord) -> dict[str, Any]:
         "close_seconds": _rounded(record.close_seconds),
         "stage_waited_for": record.stage_waited_for,
         "tasks_left": record.tasks_left,
+        "network": None if record.network is None else record.network.as_dict(),
     }
 
 

@@ -29,6 +29,7 @@ from voice_agent.core.errors import (
     VoiceAgentError,
 )
 from voice_agent.core.frames import AudioFrame
+from voice_agent.core.network import NetworkStatistics
 from voice_agent.transports.webrtc.addresses import is_usable_host, limit_addresses, read_candidate
 from voice_agent.transports.webrtc.channel import LABEL, EventsChannel, guard_sctp
 from voice_agent.transports.webrtc.config import PeerConfig
@@ -36,7 +37,6 @@ from voice_agent.transports.webrtc.liveness import Liveness
 from voice_agent.transports.webrtc.offer import Candidate, ServedOffer, read_offer
 from voice_agent.transports.webrtc.outbound import OutboundBuffer, OutboundTrack
 from voice_agent.transports.webrtc.rtp_receiver import AudioReceiver
-from voice_agent.transports.webrtc.statistics import PeerStatistics
 
 WATCH_SECONDS: Final = 0.5
 OPEN_CHANNEL_AFTER_SECONDS: Final = 1.0
@@ -294,15 +294,15 @@ class PeerConnection:
         if self._loop.time() - self._connected_at >= OPEN_CHANNEL_AFTER_SECONDS:
             self.channel.adopt(self._pc.createDataChannel(LABEL))
 
-    def statistics(self, dropped_ms: int, messages_dropped: int) -> PeerStatistics:
+    def statistics(self, dropped_ms: int, messages_dropped: int) -> NetworkStatistics:
         """A snapshot; safe to call from another thread."""
         receiver = self._receiver
         if receiver is None:
-            return PeerStatistics()
+            return NetworkStatistics()
         counts = receiver.buffer.counts
         round_trip_seconds = self._liveness.round_trip_seconds if self._liveness else None
         media_seconds = receiver.buffer.position / 48_000
-        return PeerStatistics(
+        return NetworkStatistics(
             round_trip_ms=None if round_trip_seconds is None else round_trip_seconds * 1000,
             jitter_ms=receiver.jitter_seconds * 1000,
             packets_received=counts.received,

@@ -25,10 +25,10 @@ from voice_agent.core.errors import (
 from voice_agent.core.events import SessionClosed, SessionEvent
 from voice_agent.core.formats import AudioFormat
 from voice_agent.core.frames import AudioFrame, Encoding
+from voice_agent.core.network import NetworkStatistics
 from voice_agent.core.units import KIB, SECONDS
 from voice_agent.transports.webrtc.outbound import RATE
 from voice_agent.transports.webrtc.peer import Peer
-from voice_agent.transports.webrtc.statistics import PeerStatistics
 from voice_agent.transports.wire import encode_event, parse_message
 
 AUDIO_FORMAT: Final = AudioFormat(Encoding.OPUS, RATE, 1)
@@ -63,7 +63,7 @@ class WebRtcTransport:
         self._is_closed = False
 
     @property
-    def stats(self) -> PeerStatistics:
+    def network(self) -> NetworkStatistics:
         """The network's figures."""
         return self._peer.stats
 
@@ -126,7 +126,6 @@ class WebRtcTransport:
             self._is_closed = True
             with trio.move_on_after(LAST_MESSAGES_SECONDS, shield=True):
                 await self._peer.drain_messages()
-            log.info("webrtc_statistics", **self._peer.stats.as_dict())
         await self._peer.aclose()
 
     def _read(self, text: str) -> Command:

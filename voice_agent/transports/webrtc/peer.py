@@ -10,11 +10,11 @@ import trio
 
 from voice_agent.core.errors import InvalidFrameError, TransportBrokenError, VoiceAgentError
 from voice_agent.core.frames import AudioFrame
+from voice_agent.core.network import NetworkStatistics
 from voice_agent.transports.webrtc.config import PeerConfig
 from voice_agent.transports.webrtc.connection import PeerConnection
 from voice_agent.transports.webrtc.crossing import Crossing
 from voice_agent.transports.webrtc.outbound import RATE, OutboundBuffer
-from voice_agent.transports.webrtc.statistics import PeerStatistics
 
 if TYPE_CHECKING:
     from voice_agent.transports.webrtc.media_thread import MediaThread
@@ -48,7 +48,7 @@ class Peer:
         self._queued_bytes = 0
         self._is_closing = False
         self._closed = trio.Event()
-        self._last_statistics = PeerStatistics()
+        self._last_statistics = NetworkStatistics()
 
     # -- signalling -----------------------------------------------------------------------------------------------
 
@@ -155,7 +155,7 @@ class Peer:
     # -- state and end --------------------------------------------------------------------------------------------
 
     @property
-    def stats(self) -> PeerStatistics:
+    def stats(self) -> NetworkStatistics:
         """A snapshot of the network's figures; after the close the last one."""
         if self._connection is not None:
             self._last_statistics = self._connection.statistics(

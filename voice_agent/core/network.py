@@ -1,12 +1,12 @@
-"""PeerStatistics: how a WebRTC call's network fares."""
+"""NetworkStatistics: how the network of a call fares that is carried by packets, WebRTC for one."""
 
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import attrs
 
 
 @attrs.frozen(kw_only=True)
-class PeerStatistics:
+class NetworkStatistics:
     """A snapshot; counts are since the call began.
 
     ``round_trip_ms`` is measured by our own STUN checks on the path that carries the media, ``jitter_ms`` as RFC 3550
@@ -36,3 +36,13 @@ class PeerStatistics:
             name: round(value, 1) if isinstance(value, float) else value
             for name, value in attrs.asdict(self).items()
         }
+
+
+@runtime_checkable
+class MeasuresNetwork(Protocol):
+    """A transport that loses packets, and counts them; one over TCP has nothing of that kind to tell."""
+
+    @property
+    def network(self) -> NetworkStatistics:
+        """The figures so far; after the close the last ones."""
+        ...
