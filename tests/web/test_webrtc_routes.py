@@ -112,8 +112,8 @@ async def test_an_offer_is_answered(app: QuartTrio, desk: FakeDesk) -> None:
         ("", SDP, "", 400, "invalid_sdp"),
         ("garbage", SDP, "", 400, "invalid_sdp"),
         (b"\xff\xfe", SDP, "", 400, "invalid_sdp"),
-        (OFFER + "a=x\r\n" * 10_000, SDP, "", 413, "message_too_large"),
-        (OFFER + "a" * 1_000_000, SDP, "", 413, "message_too_large"),
+        (OFFER + "a=x\r\n" * 10_000, SDP, "", 413, "body_too_large"),
+        (OFFER + "a" * 1_000_000, SDP, "", 413, "body_too_large"),
         (OFFER.replace("a=rtcp-mux\r\n", ""), SDP, "", 422, "unsupported_media"),
         (OFFER.replace("opus", "PCMU"), SDP, "", 422, "no_common_codec"),
         (OFFER + "a=candidate:1 1 udp 1 192.0.2.1 9 typ host\r\n" * 2, SDP, "?a=1", 400, "invalid_field"),
@@ -191,7 +191,7 @@ async def test_candidates_may_come_later(app: QuartTrio, desk: FakeDesk) -> None
             422,
             "ice_restart_unsupported",
         ),
-        ("secret-key", FRAGMENT * 1000, TRICKLE, 413, "message_too_large"),
+        ("secret-key", FRAGMENT * 1000, TRICKLE, 413, "body_too_large"),
     ],
 )
 async def test_a_bad_patch_is_a_problem(

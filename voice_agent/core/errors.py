@@ -1,9 +1,11 @@
 """The error tree, by whose fault it is: the caller's, the operator's, a dependency's, ours.
 
 Each class that is raised has a stable ``code``: programs branch on it, documents list it, and it never changes
-its meaning. A caller's error also says what it does to a call: ``fatal`` errors end it with ``close_code``.
+its meaning. A caller's error also says what it does to a call: ``fatal`` errors end it with ``close_code``. An error
+that an HTTP request is answered with says so by its ``status``; ``request_errors.py`` has those of requests alone.
 """
 
+from http import HTTPStatus
 from typing import ClassVar
 
 
@@ -11,6 +13,8 @@ class VoiceAgentError(Exception):
     """The root; catch it to catch everything that this project raises on purpose."""
 
     code: ClassVar[str] = "error"
+    status: ClassVar[HTTPStatus] = HTTPStatus.INTERNAL_SERVER_ERROR
+    """The HTTP status (RFC 9110, section 15) of the answer that tells it."""
 
     def __init__(self, message: str, *, field: str | None = None) -> None:
         super().__init__(message)
@@ -23,6 +27,7 @@ class CallerError(VoiceAgentError):
     """The caller sent something that can't be served; the server is well."""
 
     code = "caller_error"
+    status = HTTPStatus.BAD_REQUEST
     fatal: ClassVar[bool] = False
     close_code: ClassVar[int] = 1008
     """WebSocket close code (RFC 6455, section 7.4; 4000-4999 are ours) when the error is fatal."""
@@ -92,6 +97,7 @@ class MessageTooLargeError(CallerError):
     """A message is over the limit of its kind."""
 
     code = "message_too_large"
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
     fatal = True
     close_code = 1009
 
@@ -100,6 +106,7 @@ class RateExceededError(CallerError):
     """Messages come faster than the limit."""
 
     code = "rate_exceeded"
+    status = HTTPStatus.TOO_MANY_REQUESTS
     fatal = True
     close_code = 4429
 
@@ -140,6 +147,7 @@ class UnsupportedMediaError(CallerError):
     """A WebRTC offer is well-formed, but asks for something that can't be served; the message says what."""
 
     code = "unsupported_media"
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
 
 
 class NoCommonCodecError(UnsupportedMediaError):
@@ -152,6 +160,7 @@ class TooManyCandidatesError(CallerError):
     """A WebRTC caller offers more ICE candidates than the limit."""
 
     code = "too_many_candidates"
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
 
 
 class IceTimeoutError(CallerError):
@@ -166,12 +175,14 @@ class UnauthenticatedError(CallerError):
     """No credentials were shown, or they are wrong, expired or used; which of these is not told."""
 
     code = "unauthenticated"
+    status = HTTPStatus.UNAUTHORIZED
 
 
 class ForbiddenError(CallerError):
     """Whoever it is, they may not do this."""
 
     code = "forbidden"
+    status = HTTPStatus.FORBIDDEN
 
 
 class OperatorError(VoiceAgentError):

@@ -33,6 +33,7 @@ from hypercorn.typing import AppWrapper, ConnectionState, LifespanState
 from hypercorn.utils import parse_socket_addr
 
 from voice_agent.core.errors import OperatorError
+from voice_agent.core.request_errors import BodyTimeoutError
 from voice_agent.core.units import KIB
 from voice_agent.server.conversation import Phase
 from voice_agent.server.guard_limits import GuardHooks, GuardLimits, Intervention
@@ -174,7 +175,7 @@ class GuardedTCPServer(TCPServer):
             else:
                 if self.phase is Phase.BODY:
                     self.hooks.intervened(Intervention.BODY_TIMEOUT)
-                    await self._protocol.answer(408, "body_timeout")
+                    await self._protocol.answer(BodyTimeoutError("The body did not come in time."))
                 elif self.phase is not Phase.CLOSING:
                     if self.phase is Phase.HEADERS:
                         self.hooks.intervened(Intervention.HEADER_TIMEOUT)

@@ -4,7 +4,11 @@ from collections import abc
 from enum import Enum, auto
 from typing import Any, Protocol
 
+from voice_agent.core.errors import VoiceAgentError
 from voice_agent.server.guard_limits import GuardHooks, GuardLimits, Intervention
+
+Headers = abc.Sequence[tuple[bytes, bytes]]
+"""Lower-case names and values."""
 
 
 class Phase(Enum):
@@ -61,6 +65,6 @@ class Conversation(Protocol):
 class Answer(Protocol):
     """Answers in the place of the application."""
 
-    async def __call__(self, status: int, code: str, headers: abc.Sequence[tuple[bytes, bytes]] = ()) -> Any:
-        """Send a small JSON answer if no response has begun, then close."""
+    async def __call__(self, error: VoiceAgentError, headers: Headers = ()) -> Any:
+        """Tell a problem if no response has begun, then close."""
         ...

@@ -1,8 +1,6 @@
 """GuardedH11Protocol and GuardedHTTPStream: HTTP/1.1 only, bounded headers and bodies, an exact answer to bad bytes."""
 
-import json
-from http import HTTPStatus
-from typing import Any, Final
+from typing import Any
 
 import h11
 import trio
@@ -11,19 +9,24 @@ from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.events import Body, EndBody, Request, StreamClosed
 from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol, H11WSConnection
-from hypercorn.protocol.http_stream import HTTPStream
+from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import AppWrapper, ConnectionState, H11SendableEvent, TaskGroup
 
-from voice_agent.server.conversation import Answer, Conversation, Phase
+from voice_agent.core.errors import InternalError, VoiceAgentError
+from voice_agent.core.problem import PROBLEM_TYPE, Problem
+from voice_agent.core.request_errors import (
+    BodyTooLargeError,
+    EarlyDataError,
+    HttpVersionError,
+    RequestError,
+    ServerClosingError,
+    error_of_status,
+)
+from voice_agent.server.conversation import Answer, Conversation, Headers, Phase
 from voice_agent.server.guard_limits import Intervention
 from voice_agent.server.guarded_websocket import GuardedWSStream
 from voice_agent.server.handler_tasks import IGNORED, SendMessage
-
-_REFUSALS: Final = {
-    408: Intervention.BODY_TIMEOUT,
-    413: Intervention.BODY_TOO_LARGE,
-}
 
 
 class GuardedHTTPStream(HTTPStream):
@@ -40,7 +43,7 @@ class GuardedHTTPStream(HTTPStream):
         if isinstance(event, Body):
             self._body_bytes += len(event.data)
             if self._body_bytes > self._max_body_bytes:
-                await self._answer(413, "body_too_large")
+                await self._answer(_too_large(self._max_body_bytes))
                 return
         await super().handle(event)
 
@@ -48,6 +51,8 @@ class GuardedHTTPStream(HTTPStream):
         """Pass what the application sent to the peer."""
         if self.closed and message is not None:
             return IGNORED
+        if message is None and not self.closed and self.state is ASGIHTTPState.REQUEST:
+            return await self._answer(InternalError("The request failed; the server's log has the reason."))
         return await super().app_send(message)
 
 
@@ -96,31 +101,30 @@ class GuardedH11Protocol(H11Protocol):
         elif isinstance(event, Closed):
             await self._close_stream()
 
-    async def answer(self, status: int, code: str, headers: Any = ()) -> None:
-        """Send a small JSON answer if no response has begun, then close; the application is told that it is over."""
+    async def answer(self, error: VoiceAgentError, headers: Headers = ()) -> None:
+        """Tell a problem if no response has begun, then close; the application is told that it is over."""
         stream, self.stream = self.stream, None
         may_answer = self._http.our_state in {h11.IDLE, h11.SEND_RESPONSE}
         if stream is not None:
             # Nothing of this yields before the socket, so the application's own answer can't come between.
             await stream.handle(StreamClosed(stream_id=STREAM_ID))
         if may_answer:
-            await self._conversation.send(self._answer_bytes(status, code, headers))
+            await self._conversation.send(self._answer_bytes(Problem.of(error), headers))
             await self._conversation.begin_close()
         else:
             self._conversation.abort()
 
-    def _answer_bytes(self, status: int, code: str, headers: Any) -> bytes:
-        title = HTTPStatus(status).phrase
-        body = json.dumps({"type": "about:blank", "title": title, "status": status, "code": code}).encode()
+    def _answer_bytes(self, problem: Problem, headers: Headers) -> bytes:
+        body = problem.to_json().encode()
         described = [
-            (b"content-type", b"application/problem+json"),
+            (b"content-type", PROBLEM_TYPE.encode()),
             (b"content-length", str(len(body)).encode()),
             (b"connection", b"close"),
             *headers,
             *self.config.response_headers("h11"),
         ]
         events: list[H11SendableEvent] = [
-            h11.Response(status_code=status, headers=described, reason=title.encode())
+            h11.Response(status_code=problem.status, headers=described, reason=problem.title.encode())
         ]
         if self._method != b"HEAD":
             events.append(h11.Data(data=body))
@@ -132,14 +136,14 @@ class GuardedH11Protocol(H11Protocol):
         if self._websocket is not None and self._websocket.is_open:
             await self._websocket.fail(1011, "internal error")
         else:
-            await self.answer(400, "bad_request")
+            await self.answer(RequestError("The request can't be understood."))
 
     async def shut_down(self, code: int) -> None:
         """The server is closing: a WebSocket ends with ``code``, an unread request with 503, a response when it is sent."""
         if self._websocket is not None:
             await self._websocket.shut_down(code)
         elif self._conversation.phase is Phase.BODY:
-            await self.answer(503, "closing")
+            await self.answer(ServerClosingError("The server is shutting down; try again."))
 
     async def _handle_events(self) -> None:
         conversation = self._conversation
@@ -150,7 +154,9 @@ class GuardedH11Protocol(H11Protocol):
                 event = self._http.next_event()
             except h11.RemoteProtocolError as error:
                 conversation.hooks.intervened(Intervention.BAD_REQUEST)
-                await self.answer(error.error_status_hint, "bad_request")
+                await self.answer(
+                    error_of_status(error.error_status_hint)(f"The request can't be understood: {error}.")
+                )
                 return
             if event is h11.PAUSED:
                 await self._await_response()
@@ -190,9 +196,11 @@ class GuardedH11Protocol(H11Protocol):
         limits = self._conversation.limits
         refusal = _refusal(request, limits.max_body_bytes)
         if refusal is not None:
-            status, code = refusal
-            self._conversation.hooks.intervened(_REFUSALS.get(status, Intervention.BAD_REQUEST))
-            await self.answer(status, code)
+            is_too_large = isinstance(refusal, BodyTooLargeError)
+            self._conversation.hooks.intervened(
+                Intervention.BODY_TOO_LARGE if is_too_large else Intervention.BAD_REQUEST
+            )
+            await self.answer(refusal)
             return
         await self.send(Updated(idle=False))
         self._conversation.enter(Phase.BODY, limits.body_timeout_seconds)
@@ -213,7 +221,7 @@ class GuardedH11Protocol(H11Protocol):
         if _wants_websocket(request):
             if self._http.trailing_data[0]:
                 # RFC 6455, section 4.1: a client sends nothing before the server's handshake.
-                await self.answer(400, "early_data")
+                await self.answer(EarlyDataError("Wait for the answer to the handshake."))
                 return
             self._conversation.enter(Phase.WEBSOCKET)
             self.connection = H11WSConnection(self._http)
@@ -222,7 +230,9 @@ class GuardedH11Protocol(H11Protocol):
             )
         else:
             self.stream = GuardedHTTPStream(
-                *arguments, answer=self._refuse_body, max_body_bytes=self._conversation.limits.max_body_bytes
+                *arguments,
+                answer=self._answer_for_stream,
+                max_body_bytes=self._conversation.limits.max_body_bytes,
             )
         await self.stream.handle(
             Request(
@@ -237,9 +247,10 @@ class GuardedH11Protocol(H11Protocol):
         self.keep_alive_requests += 1
         await self.context.mark_request()
 
-    async def _refuse_body(self, status: int, code: str, headers: Any = ()) -> None:
-        self._conversation.hooks.intervened(Intervention.BODY_TOO_LARGE)
-        await self.answer(status, code, headers)
+    async def _answer_for_stream(self, error: VoiceAgentError, headers: Headers = ()) -> None:
+        if isinstance(error, BodyTooLargeError):
+            self._conversation.hooks.intervened(Intervention.BODY_TOO_LARGE)
+        await self.answer(error, headers)
 
     async def _send_h11_event(self, event: H11SendableEvent) -> None:
         if self._http.our_state is not h11.ERROR:
@@ -254,18 +265,22 @@ class GuardedH11Protocol(H11Protocol):
             await super()._maybe_recycle()
 
 
-def _refusal(request: h11.Request, max_body_bytes: int) -> tuple[int, str] | None:
-    """Return the status and code that refuse a request before the application sees it."""
+def _refusal(request: h11.Request, max_body_bytes: int) -> RequestError | None:
+    """Return what refuses a request before the application sees it."""
     if request.http_version not in {b"1.0", b"1.1"}:
         # Also the preface of HTTP/2, which is "PRI * HTTP/2.0" (RFC 9113, section 3.4).
-        return 505, "http_version"
+        return HttpVersionError("Speak HTTP/1.1.")
     if not request.target.isascii():
-        return 400, "bad_request"
+        return RequestError("The address has bytes that are not ASCII; write them as %XX.")
     for name, value in request.headers:
         # h11 has checked that it is a number, and that there is one.
         if name == b"content-length" and int(value) > max_body_bytes:
-            return 413, "body_too_large"
+            return _too_large(max_body_bytes)
     return None
+
+
+def _too_large(max_body_bytes: int) -> BodyTooLargeError:
+    return BodyTooLargeError(f"The body is over the limit of {max_body_bytes} bytes.")
 
 
 def _wants_websocket(request: h11.Request) -> bool:

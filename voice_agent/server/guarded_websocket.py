@@ -21,6 +21,15 @@ from wsproto.events import Event as WSProtoEvent
 from wsproto.frame_protocol import CloseReason
 from wsproto.utilities import LocalProtocolError, generate_accept_token
 
+from voice_agent.core.errors import InternalError
+from voice_agent.core.request_errors import (
+    BadHandshakeError,
+    EarlyDataError,
+    HandshakeRefusedError,
+    RequestError,
+    ServerClosingError,
+    WebSocketVersionError,
+)
 from voice_agent.server.conversation import Answer, Conversation
 from voice_agent.server.frame_guard import FrameGuard
 from voice_agent.server.guard_limits import Intervention
@@ -32,6 +41,9 @@ KEY_BYTES: Final = 16
 SENDABLE_CODES: Final = frozenset({*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)})
 """RFC 6455, section 7.4, and the IANA registry of close codes: what may stand in a close frame."""
 
+_RIGHT_VERSION: Final = ((b"sec-websocket-version", b"13"), (b"upgrade", b"websocket"))
+"""Headers of the answer to a wrong version (RFC 6455, section 4.4)."""
+
 _FAILURES: Final = {
     CloseReason.PROTOCOL_ERROR: (Intervention.PROTOCOL_ERROR, "protocol error"),
     CloseReason.INVALID_FRAME_PAYLOAD_DATA: (Intervention.PROTOCOL_ERROR, "text is not UTF-8"),
@@ -40,47 +52,33 @@ _FAILURES: Final = {
 }
 
 
-class BadHandshakeError(Exception):
-    """A WebSocket handshake that gets an HTTP error: ``status`` and a stable ``code``."""
-
-    def __init__(self, status: int, code: str, headers: abc.Sequence[tuple[bytes, bytes]] = ()) -> None:
-        super().__init__(code)
-        self.status = status
-        self.code = code
-        self.headers = headers
-
-
 class GuardedHandshake(Handshake):
     """The opening handshake; declines every extension, permessage-deflate too."""
 
     def __init__(self, headers: list[tuple[bytes, bytes]], http_version: str) -> None:
-        """Check the handshake; raises :class:`BadHandshakeError`."""
+        """Check the handshake; raises :class:`RequestError`."""
         values: dict[bytes, list[bytes]] = {}
         for name, value in headers:
             if name.startswith(b"sec-websocket-"):
                 values.setdefault(name, []).append(value)
         if any(not value.isascii() for line in values.values() for value in line):
-            raise BadHandshakeError(400, "bad_handshake")
+            raise BadHandshakeError("A Sec-WebSocket header has bytes that are not ASCII.")
         # An extension that is never parsed can neither raise nor be accepted.
         super().__init__(
             [(name, value) for name, value in headers if name != b"sec-websocket-extensions"], http_version
         )
         if http_version != "1.1":
-            raise BadHandshakeError(400, "bad_handshake")
+            raise BadHandshakeError("A WebSocket needs HTTP/1.1.")
         if values.get(b"sec-websocket-version") != [b"13"]:
-            raise BadHandshakeError(
-                426,
-                "websocket_version",
-                ((b"sec-websocket-version", b"13"), (b"upgrade", b"websocket")),
-            )
+            raise WebSocketVersionError("Speak version 13 of the protocol.", field="Sec-WebSocket-Version")
         keys = values.get(b"sec-websocket-key", [])
         if len(keys) != 1 or not _is_key(keys[0]):
-            raise BadHandshakeError(400, "bad_handshake")
+            raise BadHandshakeError("Sec-WebSocket-Key must be there once, with 16 bytes in base64.")
         if any(
             name == b"transfer-encoding" or (name == b"content-length" and int(value))
             for name, value in headers
         ):
-            raise BadHandshakeError(400, "bad_handshake")
+            raise BadHandshakeError("A handshake has no body.")
         offered = b",".join(values.get(b"sec-websocket-protocol", [])).decode("ascii")
         self.subprotocols = [token for token in map(str.strip, offered.split(",")) if token]
 
@@ -134,9 +132,10 @@ class GuardedWSStream(WSStream):
         if isinstance(event, Request):
             try:
                 self.handshake = GuardedHandshake(event.headers, event.http_version)
-            except BadHandshakeError as error:
+            except RequestError as error:
                 self._conversation.hooks.intervened(Intervention.BAD_REQUEST)
-                await self._answer(error.status, error.code, error.headers)
+                is_version = isinstance(error, WebSocketVersionError)
+                await self._answer(error, _RIGHT_VERSION if is_version else ())
             else:
                 await self._spawn(event)
         elif isinstance(event, StreamClosed):
@@ -167,7 +166,7 @@ class GuardedWSStream(WSStream):
         """Take what came after the handshake."""
         if self.state is ASGIWebsocketState.HANDSHAKE:
             self._conversation.hooks.intervened(Intervention.BAD_REQUEST)
-            await self._answer(400, "early_data")
+            await self._answer(EarlyDataError("Wait for the answer to the handshake."))
             return
         if self.state in {ASGIWebsocketState.HTTPCLOSED, ASGIWebsocketState.RESPONSE} or self.closed:
             return
@@ -258,9 +257,9 @@ class GuardedWSStream(WSStream):
             return
         if self.state is ASGIWebsocketState.HANDSHAKE:
             if end is HandlerEnd.CANCELLED:
-                await self._answer(503, "closing")
+                await self._answer(ServerClosingError("The server is shutting down; try again."))
             else:
-                await self._answer(500, "internal_error")
+                await self._answer(InternalError("The call failed; the server's log has the reason."))
         elif self.state is ASGIWebsocketState.CONNECTED:
             if end is HandlerEnd.CRASHED:
                 await self.fail(CloseReason.INTERNAL_ERROR, "internal error")
@@ -297,13 +296,13 @@ class GuardedWSStream(WSStream):
         if self.is_open:
             await self.close(code, "server is closing")
         elif self.state is ASGIWebsocketState.HANDSHAKE:
-            await self._answer(503, "closing")
+            await self._answer(ServerClosingError("The server is shutting down; try again."))
 
     async def close(self, code: int, reason: str) -> None:
         """Close with ``code``, and give the peer the linger time to answer."""
         if self.state is ASGIWebsocketState.HANDSHAKE:
             self.state = ASGIWebsocketState.HTTPCLOSED
-            await self._answer(403, "refused")
+            await self._answer(HandshakeRefusedError("The handshake was refused."))
             return
         if code not in SENDABLE_CODES:
             log.error("invalid_close_code", close_code=code)

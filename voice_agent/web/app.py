@@ -1,6 +1,7 @@
 """The HTTP application: the console page, health, readiness, metrics; problems are told as RFC 9457 documents."""
 
 from collections.abc import Callable, Sequence
+from http import HTTPStatus
 from typing import Any, Final
 
 import attrs
@@ -9,10 +10,12 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
 from voice_agent.core.identity import Scope
+from voice_agent.core.request_errors import MethodNotAllowedError, UpgradeRequiredError, error_of_status
 from voice_agent.core.units import KIB
 from voice_agent.observability.metrics import Metrics
 from voice_agent.transports.websocket.endpoint import PATH as CALL_PATH
 from voice_agent.web.console import create_console
+from voice_agent.web.problems import problem_of
 from voice_agent.web.scopes import enforce_scopes, needs, public
 
 MAX_BODY_BYTES: Final = 64 * KIB
@@ -39,10 +42,6 @@ def create_app(
     for blueprint in (create_console(), *routes):
         app.register_blueprint(blueprint)
 
-    def problem(status: int, title: str, detail: str | None) -> Response:
-        body = {"type": "about:blank", "title": title, "status": status, "detail": detail}
-        return Response(app.json.dumps(body), status=status, content_type="application/problem+json")
-
     @app.get("/healthz")
     @public
     async def healthz() -> dict[str, str]:
@@ -63,15 +62,15 @@ def create_app(
     @public
     async def ask_for_websocket() -> Response:
         # Somebody tried the address in a browser or with curl; RFC 9110 section 15.5.22 wants the Upgrade header.
-        response = problem(426, "Upgrade Required", "a call is a WebSocket; open it with a WebSocket client")
+        response = problem_of(UpgradeRequiredError("A call is a WebSocket; open it with a WebSocket client."))
         response.headers["upgrade"] = "websocket"
         return response
 
     @app.errorhandler(HTTPException)
     async def tell_problem(error: HTTPException) -> Response:
-        status = error.code or 500
-        response = problem(status, error.name, error.description)
-        if status == 405 and error.response is None:  # noqa: PLR2004 (RFC 9110: 405 names what is allowed)
+        kind = error_of_status(error.code or HTTPStatus.INTERNAL_SERVER_ERROR)
+        response = problem_of(kind(error.description or error.name))
+        if kind is MethodNotAllowedError and error.response is None:  # RFC 9110: it names what is allowed
             response.headers.extend([(k, v) for k, v in error.get_headers() if k.lower() == "allow"])
         return response
 

@@ -1,22 +1,22 @@
-"""Problem documents (RFC 9457): how an HTTP answer tells what was wrong."""
+"""Answers of the application that tell a problem (RFC 9457)."""
 
-import json
 from http import HTTPStatus
-from typing import Final
 
 from quart import Response
 
-PROBLEM_TYPE: Final = "application/problem+json"
+from voice_agent.core.errors import VoiceAgentError
+from voice_agent.core.problem import PROBLEM_TYPE, Problem
 
 
 def problem(status: HTTPStatus, code: str, detail: str, *, field: str | None = None) -> Response:
     """Make an answer; programs branch on ``code``, people read ``detail``, ``field`` names what is at fault."""
-    body = {
-        "type": "about:blank",
-        "title": status.phrase,
-        "status": int(status),
-        "code": code,
-        "detail": detail,
-        "field": field,
-    }
-    return Response(json.dumps(body), status=int(status), content_type=PROBLEM_TYPE)
+    return _answer(Problem(status=int(status), code=code, detail=detail, field=field))
+
+
+def problem_of(error: VoiceAgentError) -> Response:
+    """Make the answer that tells an error of the tree, with the status of its class."""
+    return _answer(Problem.of(error))
+
+
+def _answer(told: Problem) -> Response:
+    return Response(told.to_json(), status=told.status, content_type=PROBLEM_TYPE)

@@ -6,14 +6,14 @@ that nobody thought about is no open door.
 
 from collections.abc import Awaitable, Callable
 from functools import partial, wraps
-from http import HTTPStatus
 from typing import Any, Final, TypeVar, cast
 
 from quart import Quart, Response, request
 
 from voice_agent.access.admitted import admitted
+from voice_agent.core.errors import ForbiddenError, UnauthenticatedError
 from voice_agent.core.identity import Scope
-from voice_agent.web.problems import problem
+from voice_agent.web.problems import problem_of
 
 View = TypeVar("View", bound=Callable[..., Awaitable[Any]])
 
@@ -72,11 +72,11 @@ def refusal(need: Scope) -> Response | None:
     """Return the answer to a request whose identity has not the scope, or None (RFC 6750, section 3)."""
     identity = admitted(request.scope).identity
     if identity is None:
-        response = problem(HTTPStatus.UNAUTHORIZED, "unauthenticated", "Show a key or a token.")
+        response = problem_of(UnauthenticatedError("Show a key or a token."))
         response.headers["WWW-Authenticate"] = "Bearer"
         return response
     if not identity.may(need):
-        response = problem(HTTPStatus.FORBIDDEN, "forbidden", f"This needs the scope {need.value!r}.")
+        response = problem_of(ForbiddenError(f"This needs the scope {need.value!r}."))
         response.headers["WWW-Authenticate"] = f'Bearer error="insufficient_scope", scope="{need.value}"'
         return response
     return None

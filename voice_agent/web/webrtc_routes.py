@@ -10,16 +10,19 @@ from typing import Final, Protocol, cast
 
 import attrs
 from quart import Blueprint, Response, request
-from werkzeug.exceptions import RequestEntityTooLarge as BodyTooLarge
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from voice_agent.core.commands import CallOptions
-from voice_agent.core.errors import (
-    CallerError,
-    InvalidFieldError,
-    InvalidSdpError,
-    MessageTooLargeError,
-)
+from voice_agent.core.errors import CallerError, InvalidSdpError
 from voice_agent.core.identity import Scope
+from voice_agent.core.request_errors import (
+    BodyTooLargeError,
+    EtagMismatchError,
+    EtagRequiredError,
+    IceRestartUnsupportedError,
+    NotFoundError,
+    UnsupportedContentTypeError,
+)
 from voice_agent.transports.webrtc.candidates import AddressPolicy
 from voice_agent.transports.webrtc.sdp import Offer, parse_offer
 from voice_agent.transports.webrtc.signalling import (
@@ -30,7 +33,7 @@ from voice_agent.transports.webrtc.signalling import (
     parse_fragment,
     parse_options,
 )
-from voice_agent.web.problems import problem
+from voice_agent.web.problems import problem, problem_of
 from voice_agent.web.scopes import needs, public
 
 PATH: Final = "/v1/webrtc"
@@ -126,7 +129,7 @@ class WebRtcRoutes:
             options = parse_options(request.args.items(multi=True), self.desk.defaults)
             opened = await self.desk.open_call(parse_offer(text, self.desk.policy), options)
         except CallerError as error:
-            return _refused(error)
+            return problem_of(error)
         except CallRefusedError as error:
             return _busy(error.code)
         response = Response(opened.answer, status=HTTPStatus.CREATED, content_type=OFFER_TYPE)
@@ -144,19 +147,15 @@ class WebRtcRoutes:
             return _unknown()
         try:
             text = await _body(FRAGMENT_TYPE, self.desk.max_offer_bytes)
-            problem_of_tag = _judge_tag(request.headers.get("If-Match"), call.etag)
-            if problem_of_tag is not None:
-                return problem_of_tag
+            _check_tag(request.headers.get("If-Match"), call.etag)
             fragment = parse_fragment(text, self.desk.policy)
             if fragment.username_fragment != call.username_fragment:
-                return problem(
-                    HTTPStatus.UNPROCESSABLE_ENTITY,
-                    "ice_restart_unsupported",
-                    "ICE restarts are not supported; end this call and begin another.",
+                raise IceRestartUnsupportedError(
+                    "ICE restarts are not supported; end this call and begin another."
                 )
             await call.add_candidates(fragment)
         except CallerError as error:
-            return _refused(error)
+            return problem_of(error)
         return _empty(HTTPStatus.NO_CONTENT)
 
     async def hang_up(self, key: str) -> Response:
@@ -205,15 +204,12 @@ def create_webrtc_routes(desk: WebRtcDesk) -> Blueprint:
     return routes
 
 
-def _judge_tag(if_match: str | None, etag: str) -> Response | None:
-    """Return what is wrong with ``If-Match`` (RFC 9725, section 4.3.3), or None."""
+def _check_tag(if_match: str | None, etag: str) -> None:
+    """Raise where ``If-Match`` is wrong (RFC 9725, section 4.3.3)."""
     if if_match is None:
-        return problem(HTTPStatus.PRECONDITION_REQUIRED, "etag_required", "Send the call's ETag in If-Match.")
+        raise EtagRequiredError("Send the call's ETag in If-Match.", field="If-Match")
     if not etag_matches(if_match, etag):
-        return problem(
-            HTTPStatus.PRECONDITION_FAILED, "etag_mismatch", "If-Match is not the call's present ETag."
-        )
-    return None
+        raise EtagMismatchError("If-Match is not the call's present ETag.", field="If-Match")
 
 
 def _options(methods: str, headers: Mapping[str, str]) -> Response:
@@ -232,44 +228,20 @@ def _empty(status: HTTPStatus) -> Response:
 async def _body(content_type: str, max_bytes: int) -> str:
     """Return the request's text."""
     if request.mimetype != content_type:
-        raise _WrongTypeError(content_type)
+        raise UnsupportedContentTypeError(f"the body must be {content_type}", field="Content-Type")
     try:
         body = cast("bytes", await request.get_data())
-    except BodyTooLarge:  # over the limit of every request
+    except RequestEntityTooLarge:  # over the limit of every request
         body = b""
         is_too_large = True
     else:
         is_too_large = len(body) > max_bytes
     if is_too_large:
-        raise MessageTooLargeError(f"the body is over the limit of {max_bytes} bytes")
+        raise BodyTooLargeError(f"the body is over the limit of {max_bytes} bytes")
     try:
         return body.decode()
     except UnicodeDecodeError:
         raise InvalidSdpError("the body is not UTF-8") from None
-
-
-class _WrongTypeError(CallerError):
-    """The body is of another type than the one that is read here."""
-
-    code = "unsupported_content_type"
-
-    def __init__(self, wanted: str) -> None:
-        super().__init__(f"the body must be {wanted}", field="Content-Type")
-
-
-_STATUS: Final[tuple[tuple[type[CallerError], HTTPStatus], ...]] = (
-    (_WrongTypeError, HTTPStatus.UNSUPPORTED_MEDIA_TYPE),
-    (MessageTooLargeError, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
-    (InvalidSdpError, HTTPStatus.BAD_REQUEST),
-    (InvalidFieldError, HTTPStatus.BAD_REQUEST),
-)
-
-
-def _refused(error: CallerError) -> Response:
-    status = next(
-        (status for kind, status in _STATUS if isinstance(error, kind)), HTTPStatus.UNPROCESSABLE_ENTITY
-    )
-    return problem(status, error.code, error.message, field=error.field)
 
 
 def _busy(code: str) -> Response:
@@ -281,4 +253,4 @@ def _busy(code: str) -> Response:
 
 
 def _unknown() -> Response:
-    return problem(HTTPStatus.NOT_FOUND, "not_found", "There is no such call, or it has ended.")
+    return problem_of(NotFoundError("There is no such call, or it has ended."))

@@ -4,7 +4,6 @@ One task a call reads the wire (:meth:`WebSocketTransport.pump`); the session's 
 lets through (invalid UTF-8, oversize frames, readers that are too slow) is the connection guard's business.
 """
 
-import json
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -23,6 +22,7 @@ from voice_agent.core.errors import (
 )
 from voice_agent.core.events import CloseReason, CloseRecord, Fault, SessionClosed, SessionEvent
 from voice_agent.core.frames import AudioFrame
+from voice_agent.core.problem import PROBLEM_TYPE, Problem
 from voice_agent.core.transport import Transport
 from voice_agent.core.units import SECONDS
 from voice_agent.settings.schema import WebSocketSettings
@@ -249,7 +249,7 @@ async def handle_websocket(
 
     ``serve_call`` holds the call on the given transport and returns when it is over. ``defaults`` are the options of a
     caller who does not choose. A handshake for another path is answered with 404, one with a bad query with 400; both
-    as ``application/problem+json`` (RFC 9457).
+    as problem documents.
     """
     protocol = await _shake_hands(scope, receive, send, settings, defaults)
     if protocol is None:
@@ -275,17 +275,10 @@ async def refuse_handshake(
     if "websocket.http.response" not in (scope.get("extensions") or {}):
         await send({"type": "websocket.close", "code": 1008, "reason": code})
         return
-    problem = {
-        "type": "about:blank",
-        "title": status.phrase,
-        "status": int(status),
-        "code": code,
-        "detail": detail,
-        "field": field,
-    }
-    body = json.dumps(problem).encode()
+    problem = Problem(status=int(status), code=code, detail=detail, field=field)
+    body = problem.to_json().encode()
     all_headers = [
-        (b"content-type", b"application/problem+json"),
+        (b"content-type", PROBLEM_TYPE.encode()),
         (b"content-length", str(len(body)).encode()),
         (b"connection", b"close"),
         *headers,

@@ -1,0 +1,174 @@
+"""Errors of HTTP requests, beside the error tree of ``errors.py``: each is answered with its ``status`` and ``code``.
+
+The application, the WebSocket handshake and the connection guard below both answer with these, as problem documents.
+"""
+
+from http import HTTPStatus
+from typing import Final
+
+from voice_agent.core.errors import CallerError, InternalError, VoiceAgentError
+
+
+class RequestError(CallerError):
+    """A request can't be served as it is."""
+
+    code = "bad_request"
+    status = HTTPStatus.BAD_REQUEST
+
+
+class EarlyDataError(RequestError):
+    """Bytes came behind a WebSocket handshake before it was answered (RFC 6455, section 4.1)."""
+
+    code = "early_data"
+
+
+class BadHandshakeError(RequestError):
+    """A WebSocket handshake breaks RFC 6455, section 4.2.1."""
+
+    code = "bad_handshake"
+
+
+class HandshakeRefusedError(RequestError):
+    """A WebSocket handshake was refused without a better reason."""
+
+    code = "refused"
+    status = HTTPStatus.FORBIDDEN
+
+
+class NotFoundError(RequestError):
+    """There is nothing at the address, or nothing that may be seen."""
+
+    code = "not_found"
+    status = HTTPStatus.NOT_FOUND
+
+
+class MethodNotAllowedError(RequestError):
+    """The address is right, the method is not; ``Allow`` says which ones are."""
+
+    code = "method_not_allowed"
+    status = HTTPStatus.METHOD_NOT_ALLOWED
+
+
+class BodyTimeoutError(RequestError):
+    """The body did not come in time."""
+
+    code = "body_timeout"
+    status = HTTPStatus.REQUEST_TIMEOUT
+
+
+class EtagMismatchError(RequestError):
+    """``If-Match`` is not the call's tag."""
+
+    code = "etag_mismatch"
+    status = HTTPStatus.PRECONDITION_FAILED
+
+
+class BodyTooLargeError(RequestError):
+    """The body is over the limit of its address."""
+
+    code = "body_too_large"
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+
+
+class UnsupportedContentTypeError(RequestError):
+    """The body is of another type than the one that is read here."""
+
+    code = "unsupported_content_type"
+    status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+
+
+class IceRestartUnsupportedError(RequestError):
+    """A WebRTC caller wants to restart ICE."""
+
+    code = "ice_restart_unsupported"
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+
+
+class UpgradeRequiredError(RequestError):
+    """A call is a WebSocket, and this is a plain request."""
+
+    code = "upgrade_required"
+    status = HTTPStatus.UPGRADE_REQUIRED
+
+
+class WebSocketVersionError(RequestError):
+    """Another version of the WebSocket protocol than 13."""
+
+    code = "websocket_version"
+    status = HTTPStatus.UPGRADE_REQUIRED
+
+
+class EtagRequiredError(RequestError):
+    """A change without ``If-Match``."""
+
+    code = "etag_required"
+    status = HTTPStatus.PRECONDITION_REQUIRED
+
+
+class HeadersTooLargeError(RequestError):
+    """The request line and headers are over their limit."""
+
+    code = "headers_too_large"
+    status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+
+
+class TransferCodingError(RequestError):
+    """The body is in another transfer coding than ``chunked`` (RFC 9112, section 6.1)."""
+
+    code = "transfer_coding"
+    status = HTTPStatus.NOT_IMPLEMENTED
+
+
+class HttpVersionError(RequestError):
+    """Another version of HTTP than 1.0 and 1.1."""
+
+    code = "http_version"
+    status = HTTPStatus.HTTP_VERSION_NOT_SUPPORTED
+
+
+class UnavailableError(VoiceAgentError):
+    """Nobody's fault: the server can't serve this now, and may soon."""
+
+    code = "unavailable"
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+
+
+class ServerFullError(UnavailableError):
+    """The server has as many calls as it takes."""
+
+    code = "full"
+
+
+class ServerDrainingError(UnavailableError):
+    """The server is shutting down and takes no new calls."""
+
+    code = "draining"
+
+
+class ServerClosingError(UnavailableError):
+    """The server ended before it could answer."""
+
+    code = "closing"
+
+
+_BY_STATUS: Final[dict[HTTPStatus, type[VoiceAgentError]]] = {
+    kind.status: kind
+    for kind in (
+        NotFoundError,
+        MethodNotAllowedError,
+        BodyTimeoutError,
+        BodyTooLargeError,
+        UnsupportedContentTypeError,
+        HeadersTooLargeError,
+        TransferCodingError,
+        HttpVersionError,
+        UnavailableError,
+    )
+}
+
+
+def error_of_status(status: int) -> type[VoiceAgentError]:
+    """Return the class that says what a library's bare status says; the most general one where none says more."""
+    if status in _BY_STATUS:
+        return _BY_STATUS[HTTPStatus(status)]
+    return InternalError if status >= HTTPStatus.INTERNAL_SERVER_ERROR else RequestError
