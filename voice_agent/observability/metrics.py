@@ -112,6 +112,12 @@ class Metrics:
             buckets=(8_000, 16_000, 24_000, 32_000, 48_000, 64_000, 96_000, 128_000, 256_000),
             registry=registry,
         )
+        self.loop_lag_seconds = Histogram(
+            "voice_agent_loop_lag_seconds",
+            "How late the event loop woke a task that asked for a certain time.",
+            buckets=_SHORT_BUCKETS,
+            registry=registry,
+        )
         self.tasks = Gauge("voice_agent_tasks", "Trio tasks that are alive.", registry=registry)
         self.connections_open = Gauge(
             "voice_agent_connections_open", "TCP connections that are open now.", registry=registry

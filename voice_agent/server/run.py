@@ -26,6 +26,7 @@ from voice_agent.access.admitted import SCOPE_KEY, Admitted
 from voice_agent.core.errors import UnsafeBindError
 from voice_agent.core.identity import ANONYMOUS
 from voice_agent.core.units import SECONDS
+from voice_agent.observability.loop_lag import LoopLag
 from voice_agent.observability.metrics import Metrics
 from voice_agent.server.assembly import open_services
 from voice_agent.server.calls import CallDesk
@@ -91,7 +92,9 @@ async def serve(settings: Settings, *, on_listening: Callable[[HttpServer], None
 async def _open_server(settings: Settings) -> AsyncIterator[tuple[HttpServer, CallDesk]]:
     metrics = Metrics(with_process=True)
     metrics.tasks.set_function(lambda: trio.lowlevel.current_statistics().tasks_living)
+    lag = LoopLag(metrics.loop_lag_seconds.observe)
     async with open_services(settings, metrics=metrics) as services:
+        services.supervisor.start_soon(lag.probe, name="loop lag")
         desk = CallDesk(services=services, registry=CallRegistry(settings.server.max_calls))
         async with (
             open_media_thread() as media,
