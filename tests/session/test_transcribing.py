@@ -4,6 +4,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
 import pytest
+import structlog
 import trio
 from trio.testing import MockClock
 
@@ -12,6 +13,7 @@ from voice_agent.core.events import CloseReason, Fault, SessionClosed, SessionEv
 from voice_agent.core.frames import AudioFrame
 from voice_agent.session.open import open_session
 from voice_agent.session.services import Services
+from voice_agent.settings.schema import LoggingSettings, Settings
 from voice_agent.speech.engine import Recognition, RecognitionRequest, Urgency
 from voice_agent.speech.scripted import ScriptedEngine
 
@@ -104,3 +106,17 @@ async def test_an_engine_that_answers_nothing_ends_the_utterance(
         events = await hear(services, spoken(0.3, 1.0, 0.6) if ends_by_silence else spoken(0.3, 1.0))
     assert urgency in asked
     assert [e.code for e in events if isinstance(e, Fault)] == ["recognition_failed"]
+
+
+@pytest.mark.parametrize("transcripts", [False, True])
+async def test_finals_are_logged_only_where_that_was_chosen(
+    autojump_clock: MockClock, open_scripted_services: OpenServices, spoken: Spoken, *, transcripts: bool
+) -> None:
+    """What is said stays out of the log by default; with the setting each final is one line."""
+    settings = Settings(logging=LoggingSettings(transcripts=transcripts))
+    with structlog.testing.capture_logs() as lines:
+        async with open_scripted_services(settings=settings) as services:
+            await hear(services, spoken(0.3, 1.0, 0.6, 1.0, 0.6))
+    said = [line["text"] for line in lines if line["event"] == "transcript"]
+    assert said == (["hello there", "how are you"] if transcripts else [])
+    assert ("hello there" in repr(lines)) is transcripts

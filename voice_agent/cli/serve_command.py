@@ -13,6 +13,7 @@ from voice_agent.cli import exit_codes
 from voice_agent.cli.running import run_program
 from voice_agent.cli.settings_command import config_option
 from voice_agent.core.errors import AddressInUseError, OperatorError
+from voice_agent.observability.audit import open_audit
 from voice_agent.observability.logs import configure_logging
 from voice_agent.server.listening import HttpServer
 from voice_agent.server.run import serve as serve_until_signal
@@ -60,7 +61,14 @@ def serve(
                 "logging.format": log_format,
             },
         ).settings
-        configure_logging(settings.logging.level, settings.logging.format)
+        logging = settings.logging
+        configure_logging(
+            logging.level,
+            logging.format,
+            transcripts=logging.transcripts,
+            max_repeats_per_minute=logging.max_repeats_per_minute,
+        )
+        open_audit(logging.audit_path)
         run_program(partial(serve_until_signal, settings, on_listening=partial(_announce, settings)))
     except AddressInUseError as error:
         click.echo(f"voice-agent: {error}", err=True)

@@ -1,11 +1,21 @@
-"""Logs: structlog, JSON unless somebody watches a terminal; context variables put the session id on every line."""
+"""Logs: structlog, JSON unless somebody watches a terminal; context variables put the session id on every line.
+
+What a line passes: context, level, time, the limit on repetition, its trace as data, redaction, and the rendering. No
+trace holds the values of local variables: in this program these are what callers said, and their keys.
+"""
 
 import logging
 import sys
 from contextlib import suppress
 from typing import Final, TextIO, cast
 
+import attrs
 import structlog
+
+from voice_agent.observability.redaction import Redaction
+from voice_agent.observability.repeats import RepeatFilter, RepeatLimiter, tell_suppressed
+
+MAX_REPEATS_PER_MINUTE: Final = 60
 
 _LEVELS: Final = {
     "debug": logging.DEBUG,
@@ -49,33 +59,67 @@ class _UnfailingStream:
             self._stream.flush()
 
 
-def configure_logging(level: str, form: str, stream: TextIO | None = None) -> None:
+@attrs.define
+class _Process:
+    """What a process has one of, as structlog's own configuration is."""
+
+    limiter: RepeatLimiter = attrs.field(factory=lambda: RepeatLimiter(MAX_REPEATS_PER_MINUTE))
+
+
+_process: Final = _Process()
+
+
+def repeat_limiter() -> RepeatLimiter:
+    """Return the limiter that is in force."""
+    return _process.limiter
+
+
+def configure_logging(
+    level: str,
+    form: str,
+    stream: TextIO | None = None,
+    *,
+    transcripts: bool = False,
+    max_repeats_per_minute: int = MAX_REPEATS_PER_MINUTE,
+) -> None:
     """Set up structlog for a process; lines go to ``stream``, standard error when ``None``.
 
-    ``level`` and ``form`` take the values of the settings ``logging.level`` and ``logging.format``.
-    Standard output stays free for what a command prints for its user.
+    The parameters take the values of the settings of the section ``logging``. Standard output stays free for what a
+    command prints for its user. May be called again.
     """
     target = sys.stderr if stream is None else stream
     is_console = form == "console" or (form == "auto" and target.isatty())
+    tell_suppressed(_process.limiter, all_of_them=True)
+    limiter = _process.limiter = RepeatLimiter(max_repeats_per_minute)
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+    redaction = Redaction(hide_spoken=not transcripts)
     if is_console:
-        rendering: list[structlog.typing.Processor] = [structlog.dev.ConsoleRenderer(colors=target.isatty())]
+        rendering: list[structlog.typing.Processor] = [
+            structlog.processors.format_exc_info,
+            redaction,
+            structlog.dev.ConsoleRenderer(
+                colors=target.isatty(), exception_formatter=structlog.dev.plain_traceback
+            ),
+        ]
     else:
         rendering = [
-            structlog.processors.dict_tracebacks,
+            structlog.processors.ExceptionRenderer(
+                structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+            ),
+            redaction,
             structlog.processors.JSONRenderer(ensure_ascii=False),
         ]
     structlog.configure(
-        processors=[*shared, *rendering],
+        processors=[limiter, *shared, *rendering],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
         logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _UnfailingStream(target))),
         cache_logger_on_first_use=False,
     )
-    _adopt_standard_logging(shared, rendering, _LEVELS[level], target)
+    _adopt_standard_logging(shared, rendering, _LEVELS[level], target, limiter)
 
 
 def _adopt_standard_logging(
@@ -83,9 +127,11 @@ def _adopt_standard_logging(
     rendering: list[structlog.typing.Processor],
     level: int,
     target: TextIO,
+    limiter: RepeatLimiter,
 ) -> None:
     """Give libraries' own log lines (Hypercorn's, Quart's) the same form."""
     handler = logging.StreamHandler(cast("TextIO", _UnfailingStream(target)))
+    handler.addFilter(RepeatFilter(limiter))
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],

@@ -4,6 +4,7 @@
 
     root
      ├ signals      first: drain; second: exit at once
+     ├ summaries    of log lines that came too often
      └ services     models, engine workers, supervisor
         └ media thread     asyncio, for WebRTC
            └ WebRTC calls     one nursery a call
@@ -26,8 +27,10 @@ from voice_agent.access.admitted import SCOPE_KEY, Admitted
 from voice_agent.core.errors import UnsafeBindError
 from voice_agent.core.identity import ANONYMOUS
 from voice_agent.core.units import SECONDS
+from voice_agent.observability.logs import repeat_limiter
 from voice_agent.observability.loop_lag import LoopLag
 from voice_agent.observability.metrics import Metrics
+from voice_agent.observability.repeats import tell_suppressed_each_minute
 from voice_agent.server.assembly import open_services
 from voice_agent.server.calls import CallDesk
 from voice_agent.server.drain import drain
@@ -78,6 +81,7 @@ async def serve(settings: Settings, *, on_listening: Callable[[HttpServer], None
         async with trio.open_nursery() as root:
             stopping = trio.Event()
             root.start_soon(_obey_signals, signals, stopping, settings)
+            root.start_soon(tell_suppressed_each_minute, repeat_limiter)
             abort_of_start: trio.CancelScope = await root.start(_abort_start, stopping, root.cancel_scope)
             async with _open_server(settings) as (server, desk):
                 abort_of_start.cancel()

@@ -214,6 +214,8 @@ class Transcribing:
         """Record a final, then publish it."""
         self.finals.append(result)
         self._services.metrics.transcripts_total.labels("final").inc()
+        if self._services.settings.logging.transcripts:
+            log.info("transcript", utterance=result.utterance, text=result.text)
         await self._publish(Transcript(result=result))
 
     def _request(self, live: LiveUtterance, told: _Told, urgency: Urgency) -> RecognitionRequest:

@@ -13,3 +13,18 @@ class LoggingSettings:
 
     level: Literal["debug", "info", "warning", "error"] = setting("info", "The least severe level written.")
     format: Literal["auto", "json", "console"] = setting("auto", "`auto`: console on a terminal, else JSON.")
+    transcripts: bool = setting(
+        False,
+        "Whether finals are logged with their text. It is what callers said: leave it off unless they know.",
+    )
+    max_repeats_per_minute: int = setting(
+        60,
+        "Of one warning or error so many lines a minute are written; the rest is counted and summed up.",
+        unit="lines",
+        minimum=1,
+        maximum=1_000_000,
+    )
+    audit_path: str = setting(
+        "",
+        "The file that audit lines (authentication, administration) are appended to; empty for standard error.",
+    )

@@ -1,4 +1,4 @@
-"""docs/operations.md names every metric and every log event that there is."""
+"""docs/observability.md names every metric and every log event that there is."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from voice_agent.observability.metrics import Metrics
 
 ROOT = Path(__file__).parents[2]
-DOCUMENT = (ROOT / "docs/operations.md").read_text()
+DOCUMENT = (ROOT / "docs/observability.md").read_text()
 
 
 def test_every_metric_is_documented_and_no_other() -> None:
@@ -30,7 +30,7 @@ def test_every_metric_is_updated_somewhere() -> None:
 def test_the_log_events_of_a_call_are_documented() -> None:
     """What the session and the server log stands in the table."""
     logged = set()
-    for room in ("session", "server"):
+    for room in ("session", "server", "observability"):
         for path in (ROOT / "voice_agent" / room).glob("*.py"):
             logged |= set(
                 re.findall(r"log\.(?:info|warning|error|exception)\(\s*\"(\w+)\"", path.read_text())
