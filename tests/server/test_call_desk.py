@@ -115,7 +115,7 @@ async def test_an_open_call_is_reached_by_the_drain(
         assert not _readiness(desk).is_ready
         desk.registry.end_all(CloseReason.DRAIN)
     assert wire.sent[-1] == {"type": "websocket.close", "code": 1012, "reason": "drain"}
-    assert desk.registry._sessions == set()
+    assert desk.registry._sessions == {}
 
 
 @pytest.mark.parametrize("partials", [True, False])

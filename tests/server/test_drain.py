@@ -42,8 +42,8 @@ async def hold_call(desk: CallDesk, events: list[SessionEvent], task_status: tri
         nursery.start_soon(listen)
         await caller.send_command(Start())
         task_status.started(caller)
-        with desk.registry.place():
-            await desk._serve_call(ANONYMOUS, transport)
+        with desk.registry.place() as place:
+            await desk._serve_call(place, ANONYMOUS, transport)
 
 
 async def speak(caller: MemoryCaller, frames: list[AudioFrame]) -> None:

@@ -398,8 +398,9 @@ async def test_a_call_on_its_way_in_is_ended_with_the_others(
     registry = CallRegistry(10)
     async with open_scripted_services() as services:
         registry.end_all(CloseReason.DRAIN)
-        async with open_session(services) as session:
-            with registry.enrolled(session):
+        with registry.place() as place:
+            async with open_session(services) as session:
+                place.hold(session)
                 await session.heard_all.wait()
         assert session.record is not None
         assert session.record.reason is CloseReason.DRAIN

@@ -10,9 +10,11 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from voice_agent.core.commands import Start
 from voice_agent.core.events import CloseReason, Notice
+from voice_agent.core.transport import Wire
 from voice_agent.session.open import open_session
-from voice_agent.session.registry import CallRegistry
+from voice_agent.session.registry import REMEMBERED_ENDED, REMEMBERED_SECONDS, CallRegistry
 from voice_agent.session.services import Services
+from voice_agent.session.summary import SessionState
 from voice_agent.settings.schema import SessionSettings, Settings
 from voice_agent.transports.memory import MemoryCaller, open_memory_pair
 
@@ -57,8 +59,9 @@ async def open_call(
     services: Services, registry: CallRegistry, transport: Any, task_status: trio.TaskStatus[Any]
 ) -> None:
     """Hold a call as the server does."""
-    async with open_session(services, transport) as session:
-        with registry.enrolled(session):
+    with registry.place() as place:
+        async with open_session(services, transport, wire=Wire.WEBSOCKET) as session:
+            place.hold(session)
             task_status.started(session)
             await session.heard_all.wait()
 
@@ -95,7 +98,7 @@ async def test_every_open_call_is_told_and_ended(
         CloseReason.DRAIN,
         CloseReason.DRAIN,
     ]
-    assert registry._sessions == set()
+    assert registry._sessions == {}
 
 
 async def test_a_call_that_is_over_can_still_be_told(
@@ -106,7 +109,8 @@ async def test_a_call_that_is_over_can_still_be_told(
     async with open_scripted_services() as services, open_session(services) as session:
         await session.finish()
         await session.closed.wait()
-        with registry.enrolled(session):
+        with registry.place() as place:
+            place.hold(session)
             await registry.tell_all(DRAINING)
         assert not any([isinstance(event, Notice) async for event in session.events()])
 
@@ -125,7 +129,9 @@ async def test_who_does_not_read_is_waited_for_no_longer_than_a_close(
         while deaf._outbox._send.statistics().current_buffer_used < 16:
             await deaf.publish(DRAINING)
         began = trio.current_time()
-        with registry.enrolled(deaf), registry.enrolled(hearing):
+        with registry.place() as one, registry.place() as other:
+            one.hold(deaf)
+            other.hold(hearing)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(registry.tell_all, DRAINING)
                 seen = [event async for _, event in _until_notice(hearing)]
@@ -146,3 +152,77 @@ async def _until_notice(session: Any) -> Any:
 async def _first(session: Any, count: int) -> Any:
     for number in range(count):
         yield number, await anext(session.events())
+
+
+async def test_a_session_is_found_until_shortly_after_its_end(
+    autojump_clock: MockClock, open_scripted_services: OpenServices
+) -> None:
+    """Live, ending, ended with its close record; ten minutes later nobody knows it any more."""
+    registry = CallRegistry(10)
+    async with open_scripted_services() as services, trio.open_nursery() as nursery:
+        transport, caller = open_memory_pair()
+        session = await nursery.start(open_call, services, registry, transport)
+        await caller.send_command(Start())
+        await wait_all_tasks_blocked()
+        assert registry.find(session.id) is session
+        live = registry.find_summary(session.id)
+        assert live is not None
+        assert (live.state, live.wire, live.key, live.tenant) == (
+            SessionState.LIVE,
+            Wire.WEBSOCKET,
+            "anonymous",
+            "anonymous",
+        )
+        assert live.close is None
+        assert {"listen", "transcribe", "send"} <= set(live.stages)
+        await trio.sleep(5)
+        session.end(CloseReason.ENDED_BY_OPERATOR)
+        ending = registry.find_summary(session.id)
+        assert ending is not None
+        assert (ending.state, ending.duration_seconds) == (SessionState.ENDING, 5)
+        await registry.wait_empty()
+        assert registry.find(session.id) is None
+        ended = registry.find_summary(session.id)
+        assert ended is not None
+        assert (ended.state, ended.stages) == (SessionState.ENDED, ())
+        assert ended.ended_at is not None
+        assert ended.close is not None
+        assert ended.close.reason is CloseReason.ENDED_BY_OPERATOR
+        await trio.sleep(REMEMBERED_SECONDS + 1)
+        assert registry.find_summary(session.id) is None
+        assert list(registry.summaries()) == []
+
+
+async def test_summaries_come_newest_first_and_page_by_number(
+    autojump_clock: MockClock, open_scripted_services: OpenServices
+) -> None:
+    """The order is that of opening, whether a session is open or remembered; a page goes on below a number."""
+    registry = CallRegistry(10)
+    async with open_scripted_services() as services, trio.open_nursery() as nursery:
+        sessions = []
+        for number in range(4):
+            transport, caller = open_memory_pair()
+            sessions.append(await nursery.start(open_call, services, registry, transport))
+            await caller.send_command(Start())
+            if number == 1:
+                caller.hang_up()
+                await sessions[1].closed.wait()
+        await wait_all_tasks_blocked()
+        everybody = list(registry.summaries())
+        assert [one.summary.id for one in everybody] == [session.id for session in reversed(sessions)]
+        assert [one.summary.state for one in everybody] == ["live", "live", "ended", "live"]
+        rest = list(registry.summaries(before=everybody[1].number))
+        assert rest == everybody[2:]
+        nursery.cancel_scope.cancel()
+
+
+async def test_no_more_of_the_ended_are_remembered_than_the_bound(
+    autojump_clock: MockClock, open_scripted_services: OpenServices
+) -> None:
+    """A server that ends many calls a minute keeps the newest of them, and its memory."""
+    registry = CallRegistry(10)
+    async with open_scripted_services() as services, open_session(services) as session:
+        for _ in range(REMEMBERED_ENDED + 5):
+            with registry.place() as place:
+                place.hold(session)
+        assert len(list(registry.summaries())) == REMEMBERED_ENDED

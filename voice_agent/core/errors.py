@@ -129,6 +129,7 @@ class SessionClosedError(CallerError):
     """The session has ended, or its audio has been finished; nothing more can be sent into it."""
 
     code = "session_closed"
+    status = HTTPStatus.GONE
 
 
 class UnreadableFileError(CallerError):

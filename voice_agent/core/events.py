@@ -26,6 +26,8 @@ class CloseReason(StrEnum):
     MAX_DURATION = "max_duration"
     DRAIN = "drain"
     """The server is shutting down and the grace time is over."""
+    ENDED_BY_OPERATOR = "ended_by_operator"
+    """Somebody who runs the server ended this call."""
     CALLER_ERROR = "caller_error"
     INTERNAL_ERROR = "internal_error"
     CANCELLED = "cancelled"

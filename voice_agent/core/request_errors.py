@@ -63,6 +63,13 @@ class EtagMismatchError(RequestError):
     status = HTTPStatus.PRECONDITION_FAILED
 
 
+class EventsGoneError(RequestError):
+    """The events behind ``Last-Event-ID`` are no longer kept, or there never was such an event."""
+
+    code = "events_gone"
+    status = HTTPStatus.GONE
+
+
 class BodyTooLargeError(RequestError):
     """The body is over the limit of its address."""
 
@@ -103,6 +110,13 @@ class EtagRequiredError(RequestError):
 
     code = "etag_required"
     status = HTTPStatus.PRECONDITION_REQUIRED
+
+
+class TooManyListenersError(RequestError):
+    """As many as may follow one session's events do so already."""
+
+    code = "too_many_listeners"
+    status = HTTPStatus.TOO_MANY_REQUESTS
 
 
 class HeadersTooLargeError(RequestError):

@@ -1,10 +1,20 @@
 """The Transport protocol: how a session reaches its caller, whatever the wire."""
 
+from enum import StrEnum
 from typing import Protocol
 
 from voice_agent.core.commands import Command
 from voice_agent.core.events import SessionEvent
 from voice_agent.core.frames import AudioFrame
+
+
+class Wire(StrEnum):
+    """How a call reaches the server."""
+
+    WEBSOCKET = "websocket"
+    WEBRTC = "webrtc"
+    EMBEDDED = "embedded"
+    """From the program that embeds the session, whatever its own wire is."""
 
 
 class Transport(Protocol):

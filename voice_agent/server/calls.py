@@ -10,9 +10,9 @@ from voice_agent.access.admitted import admitted
 from voice_agent.core.commands import CallOptions
 from voice_agent.core.events import CloseRecord
 from voice_agent.core.identity import ANONYMOUS, Identity
-from voice_agent.core.transport import Transport
+from voice_agent.core.transport import Transport, Wire
 from voice_agent.session.open import open_session
-from voice_agent.session.registry import CallRegistry
+from voice_agent.session.registry import CallRegistry, Place
 from voice_agent.session.services import Services
 from voice_agent.transports.websocket.endpoint import (
     Receive,
@@ -49,13 +49,13 @@ class CallDesk:
             )
             return
         settings = self.services.settings
-        with self.registry.place():
+        with self.registry.place() as place:
             await handle_websocket(
                 scope,
                 receive,
                 send,
                 settings=settings.websocket,
-                serve_call=partial(self._serve_call, admitted(scope).identity or ANONYMOUS),
+                serve_call=partial(self._serve_call, place, admitted(scope).identity or ANONYMOUS),
                 defaults=CallOptions(partials=settings.recogniser.partials),
             )
 
@@ -65,9 +65,9 @@ class CallDesk:
             return "draining"
         return "full" if self.registry.is_full else None
 
-    async def _serve_call(self, identity: Identity, transport: Transport) -> CloseRecord:
-        async with open_session(self.services, transport, identity=identity) as session:
-            with self.registry.enrolled(session):
-                await session.heard_all.wait()
+    async def _serve_call(self, place: Place, identity: Identity, transport: Transport) -> CloseRecord:
+        async with open_session(self.services, transport, identity=identity, wire=Wire.WEBSOCKET) as session:
+            place.hold(session)
+            await session.heard_all.wait()
         assert session.record is not None  # noqa: S101 (open_session sets it before it returns)
         return session.record

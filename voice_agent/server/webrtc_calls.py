@@ -17,8 +17,10 @@ import trio
 from voice_agent.core.commands import CallOptions
 from voice_agent.core.errors import TooManyCandidatesError, TransportBrokenError
 from voice_agent.core.events import CloseReason
+from voice_agent.core.transport import Wire
 from voice_agent.server.calls import CallDesk
 from voice_agent.session.open import open_session
+from voice_agent.session.registry import Place
 from voice_agent.session.session import Session
 from voice_agent.settings.lists import split_list
 from voice_agent.transports.webrtc.candidates import AddressPolicy
@@ -112,7 +114,7 @@ class WebRtcCalls:
         """The whole life of one call; what is raised before the answer is the request's, later nothing is raised."""
         if (cause := self.refusal()) is not None:
             raise CallRefusedError(cause)
-        with self._desk.registry.place():
+        with self._desk.registry.place() as place:
             servers = ice_servers(self._settings, unix_seconds=time())
             peer = await self._open_peer(self._config(servers))
             try:
@@ -128,12 +130,13 @@ class WebRtcCalls:
                 opened = OpenedCall(
                     key=new_call_key(), etag=call.etag, answer=answer, links=link_headers(servers)
                 )
-                await self._converse(call, opened, options, task_status)
+                await self._converse(place, call, opened, options, task_status)
             finally:
                 await peer.aclose()
 
     async def _converse(
         self,
+        place: Place,
         call: WebRtcCall,
         opened: OpenedCall,
         options: CallOptions,
@@ -141,12 +144,12 @@ class WebRtcCalls:
     ) -> None:
         transport = WebRtcTransport(call.peer, options)
         try:
-            async with open_session(self._desk.services, transport) as session:
+            async with open_session(self._desk.services, transport, wire=Wire.WEBRTC) as session:
                 call.session = session
                 self._calls[opened.key] = call
-                with self._desk.registry.enrolled(session):
-                    task_status.started(opened)
-                    await session.heard_all.wait()
+                place.hold(session)
+                task_status.started(opened)
+                await session.heard_all.wait()
         except Exception:
             # A defect ends one call; the nursery is every call's.
             log.exception("webrtc_call_crashed")

@@ -10,7 +10,7 @@ from voice_agent.core.commands import CallOptions
 from voice_agent.core.formats import AudioFormat
 from voice_agent.core.identity import ANONYMOUS, Identity
 from voice_agent.core.network import MeasuresNetwork
-from voice_agent.core.transport import Transport
+from voice_agent.core.transport import Transport, Wire
 from voice_agent.session.body_error import BodyError
 from voice_agent.session.services import Services
 from voice_agent.session.session import Session
@@ -26,12 +26,13 @@ async def open_session(
     session_id: str | None = None,
     options: CallOptions | None = None,
     identity: Identity = ANONYMOUS,
+    wire: Wire = Wire.EMBEDDED,
 ) -> AsyncIterator[Session]:
     """Run one call for as long as the block and the call last.
 
     With a ``transport`` the call lives by itself: audio and commands come from it, events go to it, and leaving the
     block waits for the call's end. Without one the block feeds the session; leaving it finishes the session.
-    ``identity`` is who calls; its key id stands in each log line.
+    ``identity`` is who calls; its key id stands in each log line. ``wire`` is how.
     What the block raises cancels the call and is raised as it is. A crash inside the call is not raised here: it is
     told by events, logged, and stands in ``session.record``.
 
@@ -47,7 +48,7 @@ async def open_session(
                └ transcribe   utterances → engine → partials and finals → outbox
     """
     measured = transport if isinstance(transport, MeasuresNetwork) else None
-    session = Session(services, session_id, identity, measured)
+    session = Session(services, session_id, identity, measured, wire)
     metrics = services.metrics
     body = BodyError()
     with (

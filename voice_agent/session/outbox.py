@@ -1,7 +1,7 @@
 """Outbox: events that wait for their one reader, who stamps them in the order in which they leave."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import attrs
 import trio
@@ -10,14 +10,24 @@ from voice_agent.core.errors import SessionClosedError
 from voice_agent.core.events import SessionEvent
 
 
-class Outbox:
-    """One call's events. The sequence number is given on the way out, so that a cancelled writer leaves no gap."""
+def _unheard(event: SessionEvent) -> None:
+    """Nobody but the reader wants to know."""
 
-    def __init__(self, max_waiting_events: int) -> None:
+
+class Outbox:
+    """One call's events. The sequence number is given on the way out, so that a cancelled writer leaves no gap.
+
+    ``on_stamped`` is given each event with its number, before the reader has it.
+    """
+
+    def __init__(
+        self, max_waiting_events: int, on_stamped: Callable[[SessionEvent], None] = _unheard
+    ) -> None:
         self._send, self._receive = trio.open_memory_channel[SessionEvent](max_waiting_events)
         self._is_closed = False
         self._last: deque[SessionEvent] = deque()
         self._seq = 0
+        self._on_stamped = on_stamped
 
     async def put(self, event: SessionEvent) -> None:
         """Wait for room, then take the event.
@@ -49,7 +59,9 @@ class Outbox:
     def stamp(self, event: SessionEvent) -> SessionEvent:
         """Return the event with the next sequence number; for what leaves outside the queue, at the very end."""
         self._seq += 1
-        return attrs.evolve(event, seq=self._seq)
+        stamped = attrs.evolve(event, seq=self._seq)
+        self._on_stamped(stamped)
+        return stamped
 
     def __aiter__(self) -> "Outbox":
         return self

@@ -1,21 +1,63 @@
-"""CallRegistry: the calls that are open, so that they can be counted, told of a drain, and ended by it."""
+"""CallRegistry: the calls that are open, so that they can be counted, found, told of a drain, and ended by it.
 
+Of those that have ended the last few are remembered for a short while, so that who looks for one is told how it ended.
+"""
+
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Final
 
+import attrs
 import trio
 
 from voice_agent.core.events import CloseReason, Notice
+from voice_agent.core.units import MINUTES
 from voice_agent.session.session import Session
+from voice_agent.session.summary import SessionSummary, summarise
+
+REMEMBERED_ENDED: Final = 200
+REMEMBERED_SECONDS: Final = 10 * MINUTES
+
+
+@attrs.frozen
+class Numbered:
+    """A summary with its place in the order in which calls were opened, for paging."""
+
+    number: int
+    summary: SessionSummary
+
+
+@attrs.frozen
+class _Ended:
+    numbered: Numbered
+    forgotten_at: float
+
+
+@attrs.define(eq=False)
+class Place:
+    """What a call holds from its handshake to its end."""
+
+    registry: "CallRegistry"
+    session: Session | None = None
+    number: int = 0
+
+    def hold(self, session: Session) -> None:
+        """Have the session found, told and ended; until the place is left, when it is over."""
+        self.session = session
+        self.number = self.registry.enrol(session)
 
 
 class CallRegistry:
-    """The open calls of a process. A call is in here for exactly as long as its ``enrolled`` block."""
+    """The open calls of a process. A call is in here for exactly as long as its ``place`` block."""
 
     def __init__(self, max_calls: int) -> None:
         self._max_calls = max_calls
         self._places_taken = 0
-        self._sessions: set[Session] = set()
+        self._calls_enrolled = 0
+        self._sessions: dict[int, Session] = {}
+        self._ended: deque[_Ended] = deque(maxlen=REMEMBERED_ENDED)
         self._emptied = trio.Event()
         self._all_ended_for: CloseReason | None = None
 
@@ -28,33 +70,66 @@ class CallRegistry:
         return self._places_taken >= self._max_calls
 
     @contextmanager
-    def place(self) -> Iterator[None]:
+    def place(self) -> Iterator[Place]:
         """Hold a place from the handshake on; check :attr:`is_full` first, without a checkpoint in between."""
         self._places_taken += 1
+        place = Place(self)
         try:
-            yield
+            yield place
         finally:
+            if place.session is not None:
+                self._forget(place.number, place.session)
             self._places_taken -= 1
             if not self._places_taken:
                 self._emptied.set()
                 self._emptied = trio.Event()
 
-    @contextmanager
-    def enrolled(self, session: Session) -> Iterator[None]:
-        """Have a session told and ended by a drain."""
-        self._sessions.add(session)
+    def enrol(self, session: Session) -> int:
+        """Return the session's number, which counts from 1; used by :meth:`Place.hold`."""
+        self._calls_enrolled += 1
+        self._sessions[self._calls_enrolled] = session
         if self._all_ended_for is not None:
             # Its handshake was under way when all were ended.
             session.end(self._all_ended_for)
-        try:
-            yield
-        finally:
-            self._sessions.discard(session)
+        return self._calls_enrolled
+
+    def _forget(self, number: int, session: Session) -> None:
+        del self._sessions[number]
+        session.tap.close()
+        summary = summarise(session, ended_at=datetime.now(UTC))
+        self._ended.append(_Ended(Numbered(number, summary), trio.current_time() + REMEMBERED_SECONDS))
+
+    def find(self, session_id: str) -> Session | None:
+        """Return the open session with the id."""
+        return next((session for session in self._sessions.values() if session.id == session_id), None)
+
+    def find_summary(self, session_id: str) -> SessionSummary | None:
+        """Return what is to be seen of a session that is open, or ended a short while ago."""
+        session = self.find(session_id)
+        if session is not None:
+            return summarise(session)
+        return next((one.summary for one in self._remembered() if one.summary.id == session_id), None)
+
+    def summaries(self, *, before: int | None = None) -> Iterator[Numbered]:
+        """Every session that is open or remembered, the newest first; those numbered below ``before`` only.
+
+        Made one by one, as they are asked for; don't wait in between.
+        """
+        ended = {one.number: one.summary for one in self._remembered()}
+        for number in sorted({*self._sessions, *ended}, reverse=True):
+            if before is None or number < before:
+                yield Numbered(number, ended.get(number) or summarise(self._sessions[number]))
+
+    def _remembered(self) -> Iterator[Numbered]:
+        now = trio.current_time()
+        while self._ended and self._ended[0].forgotten_at <= now:
+            self._ended.popleft()
+        return (ended.numbered for ended in self._ended)
 
     async def tell_all(self, notice: Notice) -> None:
         """Tell every call; one that does not read delays nobody."""
         async with trio.open_nursery() as nursery:
-            for session in self._sessions:
+            for session in tuple(self._sessions.values()):
                 nursery.start_soon(session.tell, notice)
 
     def end_all(self, reason: CloseReason) -> None:
@@ -63,7 +138,7 @@ class CallRegistry:
         Each still finishes its last words within its finish timeout.
         """
         self._all_ended_for = reason
-        for session in tuple(self._sessions):
+        for session in tuple(self._sessions.values()):
             session.end(reason)
 
     async def wait_empty(self) -> None:

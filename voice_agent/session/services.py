@@ -22,9 +22,11 @@ class Services:
 
     ``supervisor`` is a nursery that outlives every call; the close watchdog lives there, so that it goes on
     watching when a call's own tasks misbehave. ``on_close`` is given each call's close record and finals.
+    ``settings_version`` counts the replacements of the settings.
     """
 
     settings: Settings
+    settings_version: int = 1
     engine: Engine
     voice_activity: VoiceActivity
     metrics: Metrics

@@ -1,6 +1,7 @@
 """Session: one call, as its children and its embedding program see it."""
 
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from typing import Final
 from uuid import uuid4
 
@@ -31,7 +32,7 @@ from voice_agent.core.frames import AudioFrame
 from voice_agent.core.identity import ANONYMOUS, Identity
 from voice_agent.core.network import MeasuresNetwork
 from voice_agent.core.transcripts import TranscriptResult
-from voice_agent.core.transport import Transport
+from voice_agent.core.transport import Transport, Wire
 from voice_agent.session.hearing import Hearing
 from voice_agent.session.inbox import AudioInbox
 from voice_agent.session.live import LiveUtterance
@@ -39,6 +40,7 @@ from voice_agent.session.network import NetworkMeter
 from voice_agent.session.outbox import Outbox
 from voice_agent.session.services import Services
 from voice_agent.session.stages import Stages
+from voice_agent.session.tap import EventTap
 from voice_agent.session.transcribing import Transcribing
 
 PROTOCOL_VERSION: Final = 1
@@ -70,14 +72,20 @@ class Session:
         session_id: str | None = None,
         identity: Identity = ANONYMOUS,
         network: MeasuresNetwork | None = None,
+        wire: Wire = Wire.EMBEDDED,
     ) -> None:
         self.id = session_id or uuid4().hex
         self.identity = identity
         """Who calls."""
+        self.wire = wire
+        self.opened_at = datetime.now(UTC)
+        self.settings_version = services.settings_version
+        self.tap = EventTap()
+        """For others than the caller who follow the events."""
         self._services = services
         self._settings = services.settings.session
         self._inbox = AudioInbox(self._settings.max_waiting_audio_ms)
-        self._outbox = Outbox(self._settings.max_waiting_events)
+        self._outbox = Outbox(self._settings.max_waiting_events, self.tap.put)
         self._hearing = Hearing(services, self._inbox, self.publish)
         self._transcribing = Transcribing(self.id, services, self.publish)
         self._opened_at = trio.current_time()
@@ -159,6 +167,11 @@ class Session:
     def position_ms(self) -> int:
         """How much of the call's audio has been heard, in milliseconds."""
         return round(self._hearing.heard_seconds * 1000)
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether its end is decided."""
+        return self._ending is not None
 
     @property
     def stages(self) -> tuple[str, ...]:

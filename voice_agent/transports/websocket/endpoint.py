@@ -45,6 +45,7 @@ CLOSE_CODES: Final[Mapping[CloseReason, int]] = {
     CloseReason.IDLE_TIMEOUT: 4408,
     CloseReason.MAX_DURATION: 4410,
     CloseReason.DRAIN: 1012,
+    CloseReason.ENDED_BY_OPERATOR: 4411,
     CloseReason.CALLER_ERROR: 1008,  # unless the fatal error that was told has a code of its own
     CloseReason.INTERNAL_ERROR: 1011,
     CloseReason.CANCELLED: 1012,
