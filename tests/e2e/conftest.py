@@ -63,6 +63,8 @@ StartServer = Callable[..., ServerProcess]
 def _start(tmp_path: Path, **settings: Any) -> ServerProcess:
     log_path = tmp_path / f"server-{len(list(tmp_path.iterdir()))}.log"
     environ = {
+        # No load balancer watches a test's server.
+        "VOICE_AGENT__SERVER__LAME_DUCK_SECONDS": "0",
         **os.environ,
         **{f"VOICE_AGENT__{key.upper()}": str(value) for key, value in settings.items()},
     }

@@ -87,7 +87,7 @@ async def test_every_open_call_is_told_and_ended(
             if number == 0:
                 caller.hang_up()
                 await session.closed.wait()
-        await registry.tell_all(DRAINING)
+        await registry.tell_all(lambda: DRAINING)
         await wait_all_tasks_blocked()
         assert told == [[], ["draining"], ["draining"]]
         registry.end_all(CloseReason.DRAIN)
@@ -111,7 +111,7 @@ async def test_a_call_that_is_over_can_still_be_told(
         await session.closed.wait()
         with registry.place() as place:
             place.hold(session)
-            await registry.tell_all(DRAINING)
+            await registry.tell_all(lambda: DRAINING)
         assert not any([isinstance(event, Notice) async for event in session.events()])
 
 
@@ -133,7 +133,7 @@ async def test_who_does_not_read_is_waited_for_no_longer_than_a_close(
             one.hold(deaf)
             other.hold(hearing)
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(registry.tell_all, DRAINING)
+                nursery.start_soon(registry.tell_all, lambda: DRAINING)
                 seen = [event async for _, event in _until_notice(hearing)]
                 assert isinstance(seen[-1], Notice)
                 assert trio.current_time() == began

@@ -26,7 +26,7 @@ EXIT_ADDRESS: Final = 1
 
 @click.command(
     epilog="""Exit codes: 0 after a clean shutdown; 1 the address can't be had; 70 the shutdown hung and was cut
-    short, or standard output can't be written; 78 a setting or a model file is wrong; 128+N a second signal N."""
+    short, or standard output can't be written; 75 a second signal; 78 a setting or a model file is wrong."""
 )
 @click.option("--host", help="Address to listen on (server.host).")
 @click.option("--port", type=int, help="Port to listen on; 0 takes a free one (server.port).")
@@ -48,8 +48,8 @@ def serve(
 ) -> None:
     """Serve calls until SIGTERM or Ctrl-C.
 
-    The first signal drains: no new calls, open calls may finish within the grace time, last words are recognised. A
-    second signal ends the process at once.
+    The first signal drains: new calls are refused, open calls may finish within the grace time, last words are
+    recognised. A second signal ends the process at once.
     """
     try:
         settings = load_settings(

@@ -62,6 +62,7 @@ class HttpServer:
         self._accepting = trio.CancelScope()
         self._connections: set[GuardedTCPServer] = set()
         self._emptied = trio.Event()
+        self._close_seconds = limits.close_timeout_seconds
 
     @property
     def connection_count(self) -> int:
@@ -71,6 +72,10 @@ class HttpServer:
     def stop_accepting(self) -> None:
         """Close the listeners; connections go on. Idempotent."""
         self._accepting.cancel()
+
+    def hurry(self, close_seconds: float) -> None:
+        """Give what is left so long at the end, where that is less than the close timeout."""
+        self._close_seconds = min(self._close_seconds, close_seconds)
 
     async def wait_closed(self) -> None:
         """Wait until no connection is left."""
@@ -117,7 +122,7 @@ class HttpServer:
             async with trio.open_nursery() as nursery:
                 for connection in list(self._connections):
                     nursery.start_soon(connection.shut_down, SERVICE_RESTART)
-                with trio.move_on_after(self._limits.close_timeout_seconds):
+                with trio.move_on_after(self._close_seconds):
                     await self.wait_closed()
                 # Also what wakes a shut_down that waits in a shielded send for a peer that does not read.
                 for connection in list(self._connections):

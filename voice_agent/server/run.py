@@ -13,20 +13,16 @@
 """
 
 import ipaddress
-import os
-import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Final, cast
+from typing import cast
 
-import structlog
 import trio
 
 from voice_agent.access.admitted import SCOPE_KEY, Admitted
 from voice_agent.core.errors import UnsafeBindError
 from voice_agent.core.identity import ANONYMOUS
-from voice_agent.core.units import SECONDS
 from voice_agent.observability.logs import repeat_limiter
 from voice_agent.observability.loop_lag import LoopLag
 from voice_agent.observability.metrics import Metrics
@@ -37,19 +33,18 @@ from voice_agent.server.drain import drain
 from voice_agent.server.guard_metrics import GuardMetrics
 from voice_agent.server.last_resort import end_process_after
 from voice_agent.server.listening import HttpServer, open_http_server
+from voice_agent.server.signals import STOP_SIGNALS, obey_signals
+from voice_agent.server.stopping import Stopping
 from voice_agent.server.webrtc_calls import open_webrtc_calls
 from voice_agent.session.registry import CallRegistry
+from voice_agent.settings.current import CurrentSettings
 from voice_agent.settings.schema import Settings
 from voice_agent.transports.webrtc.media_thread import open_media_thread
 from voice_agent.transports.websocket.endpoint import Receive, Scope, Send
 from voice_agent.web.app import Readiness, create_app
 from voice_agent.web.webrtc_routes import create_webrtc_routes
 
-LAST_RESORT_SECONDS: Final = 5 * SECONDS
-
 Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-log = structlog.get_logger(__name__)
 
 
 def check_bind(host: str) -> None:
@@ -77,18 +72,18 @@ async def serve(settings: Settings, *, on_listening: Callable[[HttpServer], None
         OperatorError: the settings, the models or the address make serving impossible.
     """
     check_bind(settings.server.host)
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    current = CurrentSettings(settings)
+    with trio.open_signal_receiver(*STOP_SIGNALS) as signals:
         async with trio.open_nursery() as root:
-            stopping = trio.Event()
-            root.start_soon(_obey_signals, signals, stopping, settings)
+            stopping = Stopping(current, last_resort=end_process_after)
+            root.start_soon(obey_signals, signals, stopping)
             root.start_soon(tell_suppressed_each_minute, repeat_limiter)
             abort_of_start: trio.CancelScope = await root.start(_abort_start, stopping, root.cancel_scope)
             async with _open_server(settings) as (server, desk):
                 abort_of_start.cancel()
                 on_listening(server)
-                await stopping.wait()
-                server.stop_accepting()
-                await drain(desk, settings)
+                await stopping.begun.wait()
+                await drain(desk, stopping, server)
             root.cancel_scope.cancel()
 
 
@@ -141,30 +136,12 @@ def _readiness(desk: CallDesk) -> Readiness:
 
 
 async def _abort_start(
-    stopping: trio.Event,
+    stopping: Stopping,
     root_scope: trio.CancelScope,
     task_status: trio.TaskStatus[trio.CancelScope],
 ) -> None:
     """Until the server listens there is nothing to drain: a signal just cancels the start."""
     with trio.CancelScope() as scope:
         task_status.started(scope)
-        await stopping.wait()
+        await stopping.begun.wait()
         root_scope.cancel()
-
-
-async def _obey_signals(signals: AsyncIterator[int], stopping: trio.Event, settings: Settings) -> None:
-    """First signal: stop in good order. Second: exit at once, with the code a shell expects (128 + signal)."""
-    async for number in signals:
-        name = signal.Signals(number).name
-        if stopping.is_set():
-            log.warning("second_signal", signal=name)
-            os._exit(128 + number)
-        log.info("signal", signal=name)
-        session = settings.session
-        end_process_after(
-            settings.server.grace_seconds
-            + session.finish_timeout_seconds
-            + 3 * session.close_timeout_seconds
-            + LAST_RESORT_SECONDS
-        )
-        stopping.set()

@@ -78,7 +78,7 @@ async def _close(
     """Let the caller go, within the close timeout whatever happens, and record the end."""
     record = session.record or session.close_record(tasks_left)
     session.say_goodbye(record)
-    deadline = trio.current_time() + services.settings.session.close_timeout_seconds
+    deadline = trio.current_time() + session.close_seconds
     with trio.CancelScope(shield=True, deadline=deadline):
         if transport is not None:
             await session.stage("let go", session.let_go, transport, record)

@@ -3,8 +3,9 @@
 Of those that have ended the last few are remembered for a short while, so that who looks for one is told how it ended.
 """
 
+import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Final
@@ -59,7 +60,8 @@ class CallRegistry:
         self._sessions: dict[int, Session] = {}
         self._ended: deque[_Ended] = deque(maxlen=REMEMBERED_ENDED)
         self._emptied = trio.Event()
-        self._all_ended_for: CloseReason | None = None
+        self._all_told: Callable[[], Notice] | None = None
+        self._all_ended: Callable[[Session], None] | None = None
 
     def __len__(self) -> int:
         return self._places_taken
@@ -88,9 +90,11 @@ class CallRegistry:
         """Return the session's number, which counts from 1; used by :meth:`Place.hold`."""
         self._calls_enrolled += 1
         self._sessions[self._calls_enrolled] = session
-        if self._all_ended_for is not None:
-            # Its handshake was under way when all were ended.
-            session.end(self._all_ended_for)
+        # Its handshake may have been under way when all were told, or ended.
+        if self._all_told is not None:
+            session.tell_soon(self._all_told())
+        if self._all_ended is not None:
+            self._all_ended(session)
         return self._calls_enrolled
 
     def _forget(self, number: int, session: Session) -> None:
@@ -126,20 +130,29 @@ class CallRegistry:
             self._ended.popleft()
         return (ended.numbered for ended in self._ended)
 
-    async def tell_all(self, notice: Notice) -> None:
-        """Tell every call; one that does not read delays nobody."""
+    async def tell_all(self, make_notice: Callable[[], Notice]) -> None:
+        """Tell every call, and each that comes later, what is made then; one that does not read delays nobody."""
+        self._all_told = make_notice
         async with trio.open_nursery() as nursery:
             for session in tuple(self._sessions.values()):
-                nursery.start_soon(session.tell, notice)
+                nursery.start_soon(session.tell, make_notice())
 
-    def end_all(self, reason: CloseReason) -> None:
+    def end_all(
+        self, reason: CloseReason, *, finish_seconds: float = math.inf, close_seconds: float = math.inf
+    ) -> None:
         """Decide the end of every call, and of each that is still on its way in.
 
-        Each still finishes its last words within its finish timeout.
+        Each still finishes its last words within its finish timeout, and is closed within its close timeout; or
+        within the given seconds, where they are less.
         """
-        self._all_ended_for = reason
-        for session in tuple(self._sessions.values()):
+
+        def end(session: Session) -> None:
+            session.hurry(finish_seconds=finish_seconds, close_seconds=close_seconds)
             session.end(reason)
+
+        self._all_ended = end
+        for session in tuple(self._sessions.values()):
+            end(session)
 
     async def wait_empty(self) -> None:
         """Wait until no call is open."""

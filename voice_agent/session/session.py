@@ -88,6 +88,9 @@ class Session:
         self._outbox = Outbox(self._settings.max_waiting_events, self.tap.put)
         self._hearing = Hearing(services, self._inbox, self.publish)
         self._transcribing = Transcribing(self.id, services, self.publish)
+        self._finish_seconds = self._settings.finish_timeout_seconds
+        self.close_seconds = self._settings.close_timeout_seconds
+        """Telling the caller and closing may take so long."""
         self._opened_at = trio.current_time()
         self._active_at = self._opened_at
         self._ending: Ending | None = None
@@ -187,6 +190,16 @@ class Session:
         self._inbox.close()
         self._decide(reason, fault)
 
+    def hurry(self, *, finish_seconds: float, close_seconds: float) -> None:
+        """Give the call's end less time than the settings do, also where it has begun."""
+        now = trio.current_time()
+        self._finish_seconds = min(self._finish_seconds, finish_seconds)
+        self.close_seconds = min(self.close_seconds, close_seconds)
+        if self._ending is not None:
+            self._work_scope.deadline = min(self._work_scope.deadline, now + self._finish_seconds)
+        if self.record is not None:
+            self._send_scope.deadline = min(self._send_scope.deadline, now + self.close_seconds)
+
     def _decide(self, reason: CloseReason, fault: Fault | None = None) -> None:
         """Decide the end, but leave it to the audio side when no more audio comes."""
         if self._ending is not None:
@@ -194,7 +207,7 @@ class Session:
         now = trio.current_time()
         self._ending = Ending(reason=reason, decided_at=now, fault=fault)
         self._stages.begin_close()
-        self._work_scope.deadline = now + self._settings.finish_timeout_seconds
+        self._work_scope.deadline = now + self._finish_seconds
         try:
             self._services.supervisor.start_soon(self._watch_close)
         except RuntimeError:
@@ -406,7 +419,7 @@ class Session:
         if self._ending is not None and self._ending.fault is not None:
             last.insert(0, self._ending.fault)
         self._outbox.close(*(attrs.evolve(event, position_ms=self.position_ms) for event in last))
-        self._send_scope.deadline = trio.current_time() + self._settings.close_timeout_seconds
+        self._send_scope.deadline = trio.current_time() + self.close_seconds
 
     def close_record(self, tasks_left: int) -> CloseRecord:
         """Return how the call ended, as known now."""
@@ -444,3 +457,7 @@ class Session:
                 await self.publish(notice)
             except SessionClosedError:
                 log.debug("notice_too_late", session=self.id, code=notice.code)
+
+    def tell_soon(self, notice: Notice) -> None:
+        """Have :meth:`tell` done by the supervisor, for who can't wait."""
+        self._services.supervisor.start_soon(self.tell, notice)

@@ -23,7 +23,21 @@ class ServerSettings:
         maximum=100_000,
     )
     grace_seconds: float = setting(
-        30 * SECONDS, "How long calls may go on after SIGTERM.", unit="seconds", minimum=0, maximum=3600
+        30 * SECONDS,
+        "How long calls may go on after SIGTERM.",
+        unit="seconds",
+        minimum=0,
+        maximum=3600,
+        live=True,
+    )
+    lame_duck_seconds: float = setting(
+        5 * SECONDS,
+        "How long the listener stays open after SIGTERM, answering 503, so that load balancers notice; at most "
+        "`grace_seconds`.",
+        unit="seconds",
+        minimum=0,
+        maximum=600,
+        live=True,
     )
     header_timeout_seconds: float = setting(
         5 * SECONDS, "A request's headers must be complete by then.", unit="seconds", minimum=0.1, maximum=120
