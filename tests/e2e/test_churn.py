@@ -52,7 +52,7 @@ def counts(server: Any) -> Counts:
         tasks=value("voice_agent_tasks"),
         threads=len(list((process / "task").iterdir())),
         descriptors=len(list((process / "fd").iterdir())),
-        calls=value("voice_agent_calls_open"),
+        calls=value("voice_agent_active_sessions"),
         connections=value("voice_agent_connections_open"),
         recorded=sum(
             int(float(n)) for n in re.findall(r"^voice_agent_calls_total\{.*\} (\S+)$", text, re.MULTILINE)

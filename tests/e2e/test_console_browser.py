@@ -103,7 +103,7 @@ def calls_ended(server: Any) -> float:
 def seconds_until_no_call(server: Any) -> float:
     """Wait until the server has no call open; return how long that took."""
     began = time.monotonic()
-    while metric(server, "voice_agent_calls_open"):
+    while metric(server, "voice_agent_active_sessions"):
         assert time.monotonic() - began < 30
         time.sleep(0.02)
     return time.monotonic() - began
@@ -245,7 +245,7 @@ def test_a_refused_microphone_is_told_in_plain_words(server: Any, open_browser: 
         page.get_by_role("button", name="Call", exact=True).click()
         expect(page.get_by_role("alert")).to_contain_text("The browser may not use the microphone")
         expect(page.get_by_role("button", name="Call", exact=True)).to_be_focused()
-        assert metric(server, "voice_agent_calls_open") == 0
+        assert metric(server, "voice_agent_active_sessions") == 0
         page.get_by_role("button", name="Dismiss").click()
         say_nothing_wrong(page)
 

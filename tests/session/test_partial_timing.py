@@ -382,9 +382,7 @@ async def test_the_latency_that_is_measured_is_the_callers(
     engine = TimedEngine(growing, {Urgency.SPECULATIVE: 0.692})
     async with open_scripted_services(engine=engine, settings=settings(partials=False)) as services:
         await hear(services, spoken(0.512, 1.024, 2.0))
-        samples = services.metrics.final_latency_seconds.collect()[0].samples
-    values = {
-        sample.name.removeprefix("voice_agent_final_latency_seconds"): sample.value for sample in samples
-    }
+        samples = services.metrics.stt_latency_seconds.collect()[0].samples
+    values = {sample.name.removeprefix("voice_agent_stt_latency_seconds"): sample.value for sample in samples}
     assert values["_count"] == 1
     assert values["_sum"] == pytest.approx(0.128 + 0.692, abs=0.025)

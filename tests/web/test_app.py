@@ -39,7 +39,7 @@ async def test_metrics_are_in_the_text_format() -> None:
     """Prometheus can scrape it."""
     answer = await app().test_client().get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
-    assert b"voice_agent_calls_open 0.0" in await answer.get_data()
+    assert b"voice_agent_active_sessions 0.0" in await answer.get_data()
 
 
 async def test_problems_are_documents() -> None:

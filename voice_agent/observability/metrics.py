@@ -1,11 +1,30 @@
 """Every instrument, declared once; each is updated by the code that its help text speaks of."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
 from prometheus_client.gc_collector import GCCollector
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from voice_agent.core.events import CloseReason
+from voice_agent.core.stages import STAGES
+from voice_agent.observability.process import build
+
+TEXT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+OPENMETRICS: Final = "application/openmetrics-text"
+OPENMETRICS_TYPE: Final = f"{OPENMETRICS}; version=1.0.0; charset=utf-8"
+
+NO_STAGE: Final = "none"
+"""The close waited for nothing that can be named."""
+QUEUES: Final = ("inbox", "voice activity", "recogniser", "outbox")
+TRANSCRIPT_KINDS: Final = ("partial", "final", "rejected")
+PACKET_OUTCOMES: Final = ("received", "lost", "late")
+
 _SHORT_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0)
+_QUEUE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_FACTOR_BUCKETS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0)
 _NETWORK_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.15, 0.3, 0.6, 1.2)
 _CALL_BUCKETS = (1, 5, 15, 60, 180, 600, 1800, 3600, 7200)
 
@@ -20,7 +39,11 @@ class Metrics:
             PlatformCollector(registry=self.registry)
             GCCollector(registry=self.registry)
         registry = self.registry
-        self.calls_open = Gauge("voice_agent_calls_open", "Calls that are open now.", registry=registry)
+        self.build_info = Info("voice_agent_build", "What runs here.", registry=registry)
+        self.build_info.info(build())
+        self.active_sessions = Gauge(
+            "voice_agent_active_sessions", "Calls that are open now.", registry=registry
+        )
         self.calls_total = Counter(
             "voice_agent_calls_total", "Calls that have ended, by reason.", ["reason"], registry=registry
         )
@@ -35,7 +58,8 @@ class Metrics:
         )
         self.close_seconds = Histogram(
             "voice_agent_close_seconds",
-            "From the decision to end a call to the end of its last task.",
+            "From the decision to end a call to the end of its last task, by the stage that was waited for.",
+            ["stage"],
             buckets=_SHORT_BUCKETS,
             registry=registry,
         )
@@ -59,22 +83,47 @@ class Metrics:
             ["kind"],
             registry=registry,
         )
-        self.final_latency_seconds = Histogram(
-            "voice_agent_final_latency_seconds",
+        self.stt_latency_seconds = Histogram(
+            "voice_agent_stt_latency_seconds",
             "From the end of the caller's speech to the final transcript.",
             buckets=_SHORT_BUCKETS,
             registry=registry,
         )
-        self.recognition_queue_seconds = Histogram(
-            "voice_agent_recognition_queue_seconds",
-            "How long recognitions waited for a worker.",
+        self.e2e_latency_seconds = Histogram(
+            "voice_agent_e2e_latency_seconds",
+            "From the end of the caller's speech to the first answer that left for the caller: the final transcript.",
             buckets=_SHORT_BUCKETS,
+            registry=registry,
+        )
+        self.queue_seconds = Histogram(
+            "voice_agent_queue_seconds",
+            "How long work waited for a stage: audio in the inbox, windows for voice activity, utterances for the "
+            "recogniser, events in the outbox.",
+            ["stage"],
+            buckets=_QUEUE_BUCKETS,
+            registry=registry,
+        )
+        self.frame_age_seconds = Histogram(
+            "voice_agent_frame_age_seconds",
+            "How old audio was when it had been heard: since it came, resampling and voice activity included.",
+            buckets=_QUEUE_BUCKETS,
             registry=registry,
         )
         self.recognition_seconds = Histogram(
             "voice_agent_recognition_seconds",
             "How long the speech model ran for one batch.",
             buckets=_SHORT_BUCKETS,
+            registry=registry,
+        )
+        self.recognition_real_time_factor = Histogram(
+            "voice_agent_recognition_real_time_factor",
+            "The speech model's time for one batch, for each second of its audio; at 1 one worker just keeps up.",
+            buckets=_FACTOR_BUCKETS,
+            registry=registry,
+        )
+        self.recognition_failures_total = Counter(
+            "voice_agent_recognition_failures_total",
+            "Batches that the speech model failed on.",
             registry=registry,
         )
         self.recognition_batch_size = Histogram(
@@ -106,10 +155,10 @@ class Metrics:
             buckets=_NETWORK_BUCKETS,
             registry=registry,
         )
-        self.webrtc_bits_per_second = Histogram(
-            "voice_agent_webrtc_bits_per_second",
+        self.webrtc_bytes_per_second = Histogram(
+            "voice_agent_webrtc_bytes_per_second",
             "Received audio since the call's first packet, looked at every few seconds.",
-            buckets=(8_000, 16_000, 24_000, 32_000, 48_000, 64_000, 96_000, 128_000, 256_000),
+            buckets=(1_000, 2_000, 3_000, 4_000, 6_000, 8_000, 12_000, 16_000, 32_000),
             registry=registry,
         )
         self.loop_lag_seconds = Histogram(
@@ -119,6 +168,9 @@ class Metrics:
             registry=registry,
         )
         self.tasks = Gauge("voice_agent_tasks", "Trio tasks that are alive.", registry=registry)
+        self.threads = Gauge(
+            "voice_agent_threads", "Threads of the process, native ones too.", registry=registry
+        )
         self.connections_open = Gauge(
             "voice_agent_connections_open", "TCP connections that are open now.", registry=registry
         )
@@ -129,6 +181,28 @@ class Metrics:
             registry=registry,
         )
 
-    def render(self) -> bytes:
-        """Return the text exposition format, version 0.0.4."""
-        return generate_latest(self.registry)
+        self._begin_at_zero()
+
+    def _begin_at_zero(self) -> None:
+        """Have every value of a closed set of labels from the start, so that a rate sees its first event too."""
+        for reason in CloseReason:
+            self.calls_total.labels(reason.value)
+        for kind in TRANSCRIPT_KINDS:
+            self.transcripts_total.labels(kind)
+        for stage in QUEUES:
+            self.queue_seconds.labels(stage)
+        for stage in (*STAGES, NO_STAGE):
+            self.close_seconds.labels(stage)
+            self.close_overdue_total.labels(stage)
+        for outcome in PACKET_OUTCOMES:
+            self.webrtc_packets_total.labels(outcome)
+
+    def render(self, accept: str = "") -> tuple[bytes, str]:
+        """Return the exposition and its content type: OpenMetrics 1.0 where ``accept`` (RFC 9110) names it.
+
+        Else it is the text format 0.0.4, which everything reads.
+        """
+        if OPENMETRICS in accept.lower():
+            body: bytes = generate_openmetrics(self.registry)  # type: ignore[no-untyped-call]  # it says bytes in words
+            return body, OPENMETRICS_TYPE
+        return generate_latest(self.registry), TEXT_TYPE

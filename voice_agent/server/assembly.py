@@ -9,10 +9,11 @@ import trio
 from voice_agent.core.events import CloseRecord
 from voice_agent.core.transcripts import TranscriptResult
 from voice_agent.observability.metrics import Metrics
+from voice_agent.server.speech_metrics import SpeechMetrics
 from voice_agent.session.body_error import BodyError
 from voice_agent.session.services import Services
 from voice_agent.settings.schema import Settings
-from voice_agent.speech.batching import BatchReport, open_batched_engine
+from voice_agent.speech.batching import open_batched_engine
 from voice_agent.speech.models import load_models
 from voice_agent.speech.silero import open_silero
 
@@ -42,23 +43,18 @@ async def open_services(
     models = await trio.to_thread.run_sync(load_models, settings)
     log.info("models_loaded", seconds=round(trio.current_time() - began_at, 3))
 
-    def observe(report: BatchReport) -> None:
-        instruments.recognition_batch_size.observe(report.size)
-        instruments.recognition_seconds.observe(report.run_seconds)
-        for seconds in report.queue_seconds:
-            instruments.recognition_queue_seconds.observe(seconds)
-
+    measured = SpeechMetrics(instruments)
     recogniser = settings.recogniser
     body = BodyError()
     with body.unwrapped():
         async with (
-            open_silero(models.voice_activity) as voice_activity,
+            open_silero(models.voice_activity, on_batch=measured.voice_activity_batch) as voice_activity,
             open_batched_engine(
                 models.recogniser,
                 worker_threads=recogniser.worker_threads,
                 max_batch=recogniser.max_batch,
                 max_waiting=recogniser.max_waiting,
-                on_batch=observe,
+                on_batch=measured.recogniser_batch,
             ) as engine,
             trio.open_nursery() as supervisor,
         ):

@@ -26,6 +26,7 @@ from voice_agent.core.identity import ANONYMOUS
 from voice_agent.observability.logs import repeat_limiter
 from voice_agent.observability.loop_lag import LoopLag
 from voice_agent.observability.metrics import Metrics
+from voice_agent.observability.process import count_threads
 from voice_agent.observability.repeats import tell_suppressed_each_minute
 from voice_agent.server.assembly import open_services
 from voice_agent.server.calls import CallDesk
@@ -91,6 +92,7 @@ async def serve(settings: Settings, *, on_listening: Callable[[HttpServer], None
 async def _open_server(settings: Settings) -> AsyncIterator[tuple[HttpServer, CallDesk]]:
     metrics = Metrics(with_process=True)
     metrics.tasks.set_function(lambda: trio.lowlevel.current_statistics().tasks_living)
+    metrics.threads.set_function(count_threads)
     lag = LoopLag(metrics.loop_lag_seconds.observe)
     async with open_services(settings, metrics=metrics) as services:
         services.supervisor.start_soon(lag.probe, name="loop lag")

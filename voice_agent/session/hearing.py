@@ -53,6 +53,8 @@ class Hearing:
         self._rest: MonoAudio = np.zeros(0, np.float32)
         self._live: LiveUtterance | None = None
         self._flushes: set[float] = set()
+        self._inbox_delay = services.metrics.queue_seconds.labels("inbox")
+        self._frame_age = services.metrics.frame_age_seconds
         self._counted_dropped_ms = 0
         self._told_dropped_ms = 0
         self._tell_dropped_at = -math.inf
@@ -74,7 +76,10 @@ class Hearing:
                 if isinstance(item, FlushMark):
                     self._flushes.add(item.position_seconds)
                 else:
+                    came_at = self._inbox.taken_came_at
+                    self._inbox_delay.observe(trio.current_time() - came_at)
                     await self._hear(item, utterances)
+                    self._frame_age.observe(trio.current_time() - came_at)
                 await self._flush_if_due(utterances)
             await self._end_utterance(utterances)
             await self._tell_dropped(is_last=True)

@@ -33,13 +33,15 @@ class AudioInbox:
         self._max_waiting_seconds = max_waiting_ms / 1000
         # Frames of less than a millisecond on average would fill the memory with what is around the samples.
         self._max_waiting_frames = max_waiting_ms
-        self._waiting: deque[AudioFrame | FlushMark] = deque()
+        self._waiting: deque[tuple[AudioFrame | FlushMark, float]] = deque()
         self._waiting_seconds = 0.0
         self._waiting_frames = 0
         self._is_closed = False
         self._changed = trio.lowlevel.ParkingLot()
         self.dropped_seconds = 0.0
         """Audio dropped since the call began."""
+        self.taken_came_at = 0.0
+        """When the item that was taken last had come, on Trio's clock."""
 
     @property
     def waiting_seconds(self) -> float:
@@ -84,7 +86,7 @@ class AudioInbox:
     def flush(self, position_seconds: float) -> None:
         """Ask for the end of the utterance at a place in the call."""
         if not self._is_closed and len(self._waiting) - self._waiting_frames < MAX_WAITING_FLUSHES:
-            self._waiting.append(FlushMark(position_seconds))
+            self._waiting.append((FlushMark(position_seconds), trio.current_time()))
             self._changed.unpark_all()
 
     def close(self) -> None:
@@ -108,7 +110,7 @@ class AudioInbox:
             if self._is_closed:
                 raise trio.EndOfChannel
             await self._changed.park()
-        item = self._waiting.popleft()
+        item, self.taken_came_at = self._waiting.popleft()
         if isinstance(item, AudioFrame):
             self._waiting_frames -= 1
             self._waiting_seconds = max(0.0, self._waiting_seconds - item.duration_seconds)
@@ -118,14 +120,14 @@ class AudioInbox:
     def _append(self, frame: AudioFrame) -> None:
         if not frame.sample_count:
             return
-        self._waiting.append(frame)
+        self._waiting.append((frame, trio.current_time()))
         self._waiting_frames += 1
         self._waiting_seconds += frame.duration_seconds
         self._changed.unpark_all()
 
     def _drop_oldest(self) -> None:
-        index = next(i for i, item in enumerate(self._waiting) if isinstance(item, AudioFrame))
-        frame = self._waiting[index]
+        index = next(i for i, (item, _) in enumerate(self._waiting) if isinstance(item, AudioFrame))
+        frame, _ = self._waiting[index]
         assert isinstance(frame, AudioFrame)  # noqa: S101 (narrows the type found one line above)
         del self._waiting[index]
         self._waiting_frames -= 1

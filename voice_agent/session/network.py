@@ -45,6 +45,6 @@ class NetworkMeter:
         metrics.webrtc_concealed_seconds_total.inc(max(0, now.concealed_ms - before.concealed_ms) / 1000)
         if now.packets_received > before.packets_received:
             metrics.webrtc_jitter_seconds.observe(now.jitter_ms / 1000)
-            metrics.webrtc_bits_per_second.observe(now.bitrate)
+            metrics.webrtc_bytes_per_second.observe(now.bitrate / 8)
         if now.round_trip_ms is not None:
             metrics.webrtc_round_trip_seconds.observe(now.round_trip_ms / 1000)

@@ -11,6 +11,7 @@ from voice_agent.core.formats import AudioFormat
 from voice_agent.core.identity import ANONYMOUS, Identity
 from voice_agent.core.network import MeasuresNetwork
 from voice_agent.core.transport import Transport, Wire
+from voice_agent.observability.metrics import NO_STAGE
 from voice_agent.session.body_error import BodyError
 from voice_agent.session.services import Services
 from voice_agent.session.session import Session
@@ -53,7 +54,7 @@ async def open_session(
     body = BodyError()
     with (
         structlog.contextvars.bound_contextvars(session=session.id, key=identity.key_id),
-        metrics.calls_open.track_inprogress(),
+        metrics.active_sessions.track_inprogress(),
     ):
         log.info("call_opened")
         try:
@@ -86,7 +87,9 @@ async def _close(
     services.metrics.calls_total.labels(record.reason.value).inc()
     services.metrics.call_seconds.observe(record.duration_seconds)
     # The record was told before the caller was let go; that took its time too.
-    services.metrics.close_seconds.observe(session.close_record(tasks_left).close_seconds)
+    services.metrics.close_seconds.labels(record.stage_waited_for or NO_STAGE).observe(
+        session.close_record(tasks_left).close_seconds
+    )
     services.on_close(record, session.transcript)
     log.info(
         "call_closed",

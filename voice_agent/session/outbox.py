@@ -14,20 +14,29 @@ def _unheard(event: SessionEvent) -> None:
     """Nobody but the reader wants to know."""
 
 
+def _unmeasured(seconds: float) -> None:
+    """Nobody wants to know how long an event waited."""
+
+
 class Outbox:
     """One call's events. The sequence number is given on the way out, so that a cancelled writer leaves no gap.
 
-    ``on_stamped`` is given each event with its number, before the reader has it.
+    ``on_stamped`` is given each event with its number, before the reader has it; ``on_wait`` how many seconds an event
+    waited for its reader.
     """
 
     def __init__(
-        self, max_waiting_events: int, on_stamped: Callable[[SessionEvent], None] = _unheard
+        self,
+        max_waiting_events: int,
+        on_stamped: Callable[[SessionEvent], None] = _unheard,
+        on_wait: Callable[[float], None] = _unmeasured,
     ) -> None:
-        self._send, self._receive = trio.open_memory_channel[SessionEvent](max_waiting_events)
+        self._send, self._receive = trio.open_memory_channel[tuple[SessionEvent, float]](max_waiting_events)
         self._is_closed = False
         self._last: deque[SessionEvent] = deque()
         self._seq = 0
         self._on_stamped = on_stamped
+        self._on_wait = on_wait
 
     async def put(self, event: SessionEvent) -> None:
         """Wait for room, then take the event.
@@ -36,7 +45,7 @@ class Outbox:
             SessionClosedError: the outbox was closed before there was room.
         """
         try:
-            await self._send.send(event)
+            await self._send.send((event, trio.current_time()))
         except trio.ClosedResourceError:
             raise SessionClosedError("the session has ended; it tells nothing more") from None
 
@@ -69,8 +78,10 @@ class Outbox:
     async def __anext__(self) -> SessionEvent:
         """Return the next event, stamped."""
         try:
-            return self.stamp(await self._receive.receive())
+            event, put_at = await self._receive.receive()
         except trio.EndOfChannel:
             if self._last:
                 return self.stamp(self._last.popleft())
             raise StopAsyncIteration from None
+        self._on_wait(trio.current_time() - put_at)
+        return self.stamp(event)

@@ -26,6 +26,7 @@ from voice_agent.core.events import (
     SessionClosed,
     SessionEvent,
     SessionReady,
+    Transcript,
 )
 from voice_agent.core.formats import AudioFormat
 from voice_agent.core.frames import AudioFrame
@@ -33,6 +34,7 @@ from voice_agent.core.identity import ANONYMOUS, Identity
 from voice_agent.core.network import MeasuresNetwork
 from voice_agent.core.transcripts import TranscriptResult
 from voice_agent.core.transport import Transport, Wire
+from voice_agent.observability.metrics import NO_STAGE
 from voice_agent.session.hearing import Hearing
 from voice_agent.session.inbox import AudioInbox
 from voice_agent.session.live import LiveUtterance
@@ -85,7 +87,8 @@ class Session:
         self._services = services
         self._settings = services.settings.session
         self._inbox = AudioInbox(self._settings.max_waiting_audio_ms)
-        self._outbox = Outbox(self._settings.max_waiting_events, self.tap.put)
+        outbox_delay = services.metrics.queue_seconds.labels("outbox")
+        self._outbox = Outbox(self._settings.max_waiting_events, self.tap.put, outbox_delay.observe)
         self._hearing = Hearing(services, self._inbox, self.publish)
         self._transcribing = Transcribing(self.id, services, self.publish)
         self._finish_seconds = self._settings.finish_timeout_seconds
@@ -354,6 +357,8 @@ class Session:
             self._decide(CloseReason.HANGUP)
         else:
             self._is_end_told = isinstance(event, SessionClosed)
+            if isinstance(event, Transcript) and event.result.is_final:
+                self._transcribing.note_told(event.result.utterance)
 
     async def stage(self, name: str, job: Callable[..., Awaitable[None]], *args: object) -> None:
         """Run one child under its name; what it raises ends this call, and nothing else."""
@@ -446,7 +451,7 @@ class Session:
             with trio.move_on_after(allowed):
                 await self.closed.wait()
                 return
-            stage = ", ".join(self.stages) or self._stages.waited_for or "transport"
+            stage = self._stages.first_alive or self._stages.waited_for or NO_STAGE
             log.error("close_overdue", session=self.id, stage=stage, allowed_seconds=allowed)
             self._services.metrics.close_overdue_total.labels(stage).inc()
 

@@ -6,15 +6,14 @@ from typing import Final
 
 import trio
 
+from voice_agent.core.stages import STAGES
+
 NOTICEABLE_SECONDS: Final = 0.05
 """Stages that end within that of each other were not waited for one after the other."""
 
-STAGES: Final = ("receive audio", "receive text", "listen", "transcribe", "send", "let go")
-"""In the order in which the words pass them."""
-
 
 class Stages:
-    """One call's stages, by the names in :data:`STAGES`."""
+    """One call's stages, by the names in :data:`~voice_agent.core.stages.STAGES`."""
 
     def __init__(self) -> None:
         self._alive: dict[str, None] = {}
@@ -26,6 +25,11 @@ class Stages:
     def alive(self) -> tuple[str, ...]:
         """Names of the stages that run now."""
         return tuple(self._alive)
+
+    @property
+    def first_alive(self) -> str:
+        """The first of the stages that run now, in the order of the words: those behind it wait for it."""
+        return min(self._alive, key=STAGES.index, default="")
 
     def begin_close(self) -> None:
         """From now on a stage that goes on is waited for."""

@@ -29,6 +29,9 @@ PARTIAL_CONTEXT_SHARE: Final = 0.6
 MAX_WORDS_PER_SECOND: Final = 5.0
 """Fast speech has four words a second."""
 
+MAX_UNTOLD: Final = 64
+"""Of an embedded session nobody tells when its events were read."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -54,6 +57,8 @@ class Transcribing:
         self.wants_partials = services.settings.recogniser.partials
         self._context = SpokenContext(services.settings.recogniser.context_seconds)
         self.finals: list[TranscriptResult] = []
+        self._untold: dict[int, float] = {}
+        """When the speech of a final ended that has not left for the caller yet, by utterance."""
 
     async def run(self, utterances: trio.MemoryReceiveChannel[LiveUtterance]) -> None:
         """Make words of utterances until their channel is closed."""
@@ -205,10 +210,19 @@ class Transcribing:
             stable=recognition.text,
         )
         self._context.add(Spoken(utterance.start, utterance.clip(), recognition.tokens))
+        metrics = self._services.metrics
+        metrics.stt_latency_seconds.observe(max(0.0, trio.current_time() - live.speech_ended_at))
+        self._untold[live.number] = live.speech_ended_at
+        if len(self._untold) > MAX_UNTOLD:
+            del self._untold[min(self._untold)]
         await self.tell(result)
-        self._services.metrics.final_latency_seconds.observe(
-            max(0.0, trio.current_time() - live.speech_ended_at)
-        )
+
+    def note_told(self, utterance: int) -> None:
+        """Note that a final has left for the caller."""
+        speech_ended_at = self._untold.pop(utterance, None)
+        if speech_ended_at is not None:
+            waited_seconds = max(0.0, trio.current_time() - speech_ended_at)
+            self._services.metrics.e2e_latency_seconds.observe(waited_seconds)
 
     async def tell(self, result: TranscriptResult) -> None:
         """Record a final, then publish it."""

@@ -18,7 +18,7 @@ The rules:
 from bisect import insort
 from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from contextlib import asynccontextmanager
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 import attrs
 import trio
@@ -39,12 +39,13 @@ RunBatch = Callable[[Sequence[JobT], Callable[[int], bool]], Sequence[ResultT | 
 
 @attrs.frozen(kw_only=True)
 class BatchReport:
-    """What one batch took; ``queue_seconds`` has one entry for each member."""
+    """What one batch took; ``queue_seconds`` and ``jobs`` have one entry for each member."""
 
     size: int
     queue_seconds: tuple[float, ...]
     run_seconds: float
     has_failed: bool
+    jobs: tuple[Any, ...] = attrs.field(default=(), eq=False, repr=False)
 
 
 def report_to_nobody(report: BatchReport) -> None:
@@ -209,6 +210,7 @@ class WorkQueue(Generic[JobT, ResultT]):
                 queue_seconds=tuple(started_at - ticket.submitted_at for ticket in batch),
                 run_seconds=trio.current_time() - started_at,
                 has_failed=not is_done,
+                jobs=tuple(ticket.job for ticket in batch),
             )
         )
 

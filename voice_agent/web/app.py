@@ -5,7 +5,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 import attrs
-from quart import Blueprint, Response
+from quart import Blueprint, Response, request
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
@@ -19,7 +19,6 @@ from voice_agent.web.problems import problem_of
 from voice_agent.web.scopes import enforce_scopes, needs, public
 
 MAX_BODY_BYTES: Final = 64 * KIB
-METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
 @attrs.frozen
@@ -56,7 +55,8 @@ def create_app(
     @app.get("/metrics")
     @needs(Scope.OBSERVE)
     async def expose_metrics() -> Response:
-        return Response(metrics.render(), content_type=METRICS_TYPE)
+        body, content_type = metrics.render(request.headers.get("accept", ""))
+        return Response(body, content_type=content_type, headers={"vary": "accept"})
 
     @app.get(CALL_PATH)
     @public

@@ -1,0 +1,32 @@
+"""What the workers of the speech models report, as metrics."""
+
+from voice_agent.observability.metrics import Metrics
+from voice_agent.speech.batching import BatchReport
+from voice_agent.speech.engine import HEARING_RATE
+
+
+class SpeechMetrics:
+    """Takes the reports of both queues; each batch is one call."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._voice_activity_delay = metrics.queue_seconds.labels("voice activity")
+        self._recogniser_delay = metrics.queue_seconds.labels("recogniser")
+
+    def voice_activity_batch(self, report: BatchReport) -> None:
+        """Count one batch of the voice-activity model."""
+        for seconds in report.queue_seconds:
+            self._voice_activity_delay.observe(seconds)
+
+    def recogniser_batch(self, report: BatchReport) -> None:
+        """Count one batch of the speech model."""
+        metrics = self._metrics
+        metrics.recognition_batch_size.observe(report.size)
+        metrics.recognition_seconds.observe(report.run_seconds)
+        audio_seconds = sum(len(request.samples) for request in report.jobs) / HEARING_RATE
+        if audio_seconds:
+            metrics.recognition_real_time_factor.observe(report.run_seconds / audio_seconds)
+        if report.has_failed:
+            metrics.recognition_failures_total.inc()
+        for seconds in report.queue_seconds:
+            self._recogniser_delay.observe(seconds)
