@@ -127,7 +127,7 @@ def test_every_mistake_of_every_layer_is_named_at_once(tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("port = 1", "port = 1 (settings.toml:1): no such setting; did you mean server.port?"),
-        ("x = 1", "x = 1 (settings.toml:1): no such setting; the sections are server, websocket, "),
+        ("x = 1", "x = 1 (settings.toml:1): no such setting; the sections are server, "),
         (
             "[servre]\nport = 1",
             "servre.port = 1 (settings.toml:2): no such setting; did you mean server.port?",

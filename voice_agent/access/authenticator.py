@@ -21,16 +21,48 @@ class Credentials:
     @property
     def are_shown(self) -> bool:
         """Whether anything was shown at all."""
-        return any(part is not None for part in (self.bearer, self.api_key, self.ticket))
+        return self.count > 0
+
+    @property
+    def count(self) -> int:
+        """How many kinds were shown."""
+        return sum(part is not None for part in (self.bearer, self.api_key, self.ticket))
 
 
 class Authenticator(Protocol):
     """Finds out who shows the credentials."""
 
-    async def identify(self, credentials: Credentials) -> Identity:
+    async def identify(self, credentials: Credentials, *, address: str) -> Identity:
         """Return who it is.
+
+        ``address`` is the client's, behind the proxies that are trusted: failures are counted by it.
 
         Raises:
             UnauthenticatedError: they are wrong, expired or used; never says which part was wrong.
+            TooManyFailuresError: the address has failed too often; nothing was looked at.
+            UnavailableError: they can't be judged now, because the keys that they are signed with never arrived.
         """
         ...
+
+
+class FailureLimiter(Protocol):
+    """Counts failures by address, in bounded memory."""
+
+    def wait_seconds(self, address: str) -> float:
+        """Return how long the address has to wait before it may try again; 0 when it needn't."""
+        ...
+
+    def note_failure(self, address: str) -> None:
+        """Count one."""
+        ...
+
+
+class NoFailureLimit:
+    """Lets everybody try for ever; for tests and embedding programs."""
+
+    def wait_seconds(self, address: str) -> float:  # noqa: ARG002 - the protocol's signature
+        """Return 0."""
+        return 0
+
+    def note_failure(self, address: str) -> None:
+        """Count nothing."""

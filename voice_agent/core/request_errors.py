@@ -119,6 +119,18 @@ class TooManyListenersError(RequestError):
     status = HTTPStatus.TOO_MANY_REQUESTS
 
 
+class TooManyFailuresError(RequestError):
+    """Too many wrong credentials came from the address; even right ones have to wait."""
+
+    code = "too_many_failures"
+    status = HTTPStatus.TOO_MANY_REQUESTS
+
+    def __init__(self, message: str, *, retry_after_seconds: float) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+        """When the address may try again; for ``Retry-After``."""
+
+
 class HeadersTooLargeError(RequestError):
     """The request line and headers are over their limit."""
 

@@ -171,6 +171,12 @@ class Metrics:
         self.threads = Gauge(
             "voice_agent_threads", "Threads of the process, native ones too.", registry=registry
         )
+        self.auth_failures_total = Counter(
+            "voice_agent_auth_failures_total",
+            "Requests whose credentials were refused, by what was wrong with them.",
+            ["kind"],
+            registry=registry,
+        )
         self.connections_open = Gauge(
             "voice_agent_connections_open", "TCP connections that are open now.", registry=registry
         )

@@ -114,7 +114,7 @@ def load(
         # Over a value that was refused, or with a file missing, a rule would judge values that nobody chose.
         if faulty.isdisjoint({*rule.keys, None}) and not rule.holds(settings):
             stated = ", ".join(_stated(fields[key], merged[key]) for key in rule.keys)
-            problems.append(_Problem(f"{stated}: {rule.demand}", rule.keys[0]))
+            problems.append(_Problem(f"{stated}: {rule.words(settings)}", rule.keys[0]))
     if problems:
         raise _error(problems)
     return Loaded(settings, MappingProxyType({key: merged[key].source for key in fields}))

@@ -5,6 +5,7 @@ from typing import Final, Generic, TypeVar
 
 import attrs
 
+from voice_agent.settings.api_keys import keys_fault
 from voice_agent.settings.lists import are_networks, are_stun_urls, are_turn_urls
 from voice_agent.settings.schema import Settings
 
@@ -15,11 +16,18 @@ MIN_SECRET_CHARS: Final = 16
 
 @attrs.frozen
 class Rule(Generic[RootT]):
-    """A check over several settings; ``demand`` says what is allowed, in words for an operator."""
+    """A check over several settings; ``demand`` says what is allowed, in words for an operator.
+
+    It may be made from settings that don't hold; what it says must not repeat a secret.
+    """
 
     keys: tuple[str, ...]
     holds: Callable[[RootT], bool]
-    demand: str
+    demand: str | Callable[[RootT], str]
+
+    def words(self, settings: RootT) -> str:
+        """Return the demand to settings that don't hold."""
+        return self.demand if isinstance(self.demand, str) else self.demand(settings)
 
 
 RULES: Final[tuple[Rule[Settings], ...]] = (
@@ -75,5 +83,10 @@ RULES: Final[tuple[Rule[Settings], ...]] = (
         ("webrtc.allowed_networks",),
         lambda settings: are_networks(settings.webrtc.allowed_networks),
         "webrtc.allowed_networks must be networks as 10.0.0.0/8, separated by commas",
+    ),
+    Rule(
+        ("access.keys",),
+        lambda settings: keys_fault(settings.access.keys) is None,
+        lambda settings: keys_fault(settings.access.keys) or "",
     ),
 )

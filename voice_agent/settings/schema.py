@@ -6,6 +6,7 @@ code reads fails a test too.
 
 import attrs
 
+from voice_agent.settings.sections.access import AccessSettings
 from voice_agent.settings.sections.hearing import AudioSettings, RecogniserSettings, VadSettings
 from voice_agent.settings.sections.logging import LoggingSettings
 from voice_agent.settings.sections.server import ServerSettings
@@ -14,6 +15,7 @@ from voice_agent.settings.sections.webrtc import WebRtcSettings
 from voice_agent.settings.sections.websocket import WebSocketSettings
 
 __all__ = [
+    "AccessSettings",
     "AudioSettings",
     "LoggingSettings",
     "RecogniserSettings",
@@ -31,6 +33,7 @@ class Settings:
     """Everything an operator can choose."""
 
     server: ServerSettings = attrs.field(factory=ServerSettings)
+    access: AccessSettings = attrs.field(factory=AccessSettings)
     websocket: WebSocketSettings = attrs.field(factory=WebSocketSettings)
     webrtc: WebRtcSettings = attrs.field(factory=WebRtcSettings)
     session: SessionSettings = attrs.field(factory=SessionSettings)
