@@ -1,10 +1,14 @@
 """Real server processes for the tests that need them."""
 
+import contextlib
 import os
 import re
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -12,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import attrs
+import ifaddr
 import pytest
 import trio
 from trio_websocket import WebSocketConnection, wrap_client_stream
@@ -170,3 +175,61 @@ def words() -> Callable[[str], str]:
 def two_cities_words(words: Callable[[str], str]) -> str:
     """What is read in ``two_cities.wav``."""
     return words(TWO_CITIES)
+
+
+@attrs.frozen
+class Coturn:
+    """A running TURN server."""
+
+    url: str
+    secret: str
+
+
+def _own_address() -> str:
+    """An address of this machine that is no loopback one."""
+    return next(
+        str(ip.ip) for a in ifaddr.get_adapters() for ip in a.ips if ip.is_IPv4 and ip.ip != "127.0.0.1"
+    )
+
+
+def _wait_for_stun(port: int) -> None:
+    """Ask until a binding request is answered (RFC 8489, section 6)."""
+    request = bytes.fromhex("000100002112a442") + os.urandom(12)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        asking.settimeout(0.2)
+        for _ in range(50):
+            asking.sendto(request, (_own_address(), port))
+            with contextlib.suppress(TimeoutError, ConnectionRefusedError):
+                asking.recv(2048)
+                return
+            time.sleep(0.05)
+    raise AssertionError("the TURN server does not answer")
+
+
+@pytest.fixture
+def coturn(tmp_path: Path) -> Iterator[Coturn]:
+    """A coturn that takes the credentials which the server makes."""
+    if shutil.which("turnserver") is None:
+        pytest.skip("coturn's turnserver is not installed (Debian package coturn)")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind((_own_address(), 0))
+        port = int(probe.getsockname()[1])
+    secret = "a-shared-secret-of-tests"  # noqa: S105 (made up)
+    with (tmp_path / "turn.log").open("w") as log:
+        process = subprocess.Popen(
+            [
+                "turnserver", "-n", "--use-auth-secret", f"--static-auth-secret={secret}", "--realm=tests",
+                f"--listening-ip={_own_address()}", f"--relay-ip={_own_address()}", f"--listening-port={port}",
+                "--no-tls", "--no-dtls", "--no-cli", "--log-file=stdout", f"--pidfile={tmp_path}/turn.pid",
+                f"--userdb={tmp_path}/turndb",
+            ],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    try:
+        _wait_for_stun(port)
+        assert process.poll() is None
+        yield Coturn(f"turn:{_own_address()}:{port}?transport=udp", secret)
+    finally:
+        process.kill()
+        process.wait()

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -33,7 +32,6 @@ pytestmark = [
 CALLER = Path(__file__).with_name("webrtc_caller.py")
 LIMIT = 0.08
 BECKETT = "ever tried ever failed no matter try again fail again fail better"
-SECRET = "a-shared-secret-of-tests"  # noqa: S105 (made up)
 
 
 class Caller:
@@ -247,65 +245,15 @@ async def test_sigterm_during_calls_of_both_kinds(
     assert "Traceback" not in server.log()
 
 
-def own_address() -> str:
-    """An address of this machine that is no loopback one."""
-    return next(
-        str(ip.ip) for a in ifaddr.get_adapters() for ip in a.ips if ip.is_IPv4 and ip.ip != "127.0.0.1"
-    )
-
-
-def wait_for_stun(port: int) -> None:
-    """Ask until a binding request is answered (RFC 8489, section 6)."""
-    request = bytes.fromhex("000100002112a442") + os.urandom(12)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
-        asking.settimeout(0.2)
-        for _ in range(50):
-            asking.sendto(request, (own_address(), port))
-            with contextlib.suppress(TimeoutError, ConnectionRefusedError):
-                asking.recv(2048)
-                return
-            time.sleep(0.05)
-    raise AssertionError("the TURN server does not answer")
-
-
-@pytest.fixture
-def turn_port(tmp_path: Path) -> Iterator[int]:
-    """A coturn that takes the credentials which the server makes."""
-    if shutil.which("turnserver") is None:
-        pytest.skip("coturn's turnserver is not installed (Debian package coturn)")
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind((own_address(), 0))
-        port = int(probe.getsockname()[1])
-    with (tmp_path / "turn.log").open("w") as log:
-        process = subprocess.Popen(
-            [
-                "turnserver", "-n", "--use-auth-secret", f"--static-auth-secret={SECRET}", "--realm=tests",
-                f"--listening-ip={own_address()}", f"--relay-ip={own_address()}", f"--listening-port={port}",
-                "--no-tls", "--no-dtls", "--no-cli", "--log-file=stdout", f"--pidfile={tmp_path}/turn.pid",
-                f"--userdb={tmp_path}/turndb",
-            ],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )  # fmt: skip
-    try:
-        wait_for_stun(port)
-        assert process.poll() is None
-    except BaseException:
-        process.kill()
-        process.wait()
-        raise
-    yield port
-    process.terminate()
-    process.wait()
-
-
 def test_a_relayed_call_completes(
-    start_server: Any, call: Callable[..., Caller], assets: Path, turn_port: int
+    start_server: Any, call: Callable[..., Caller], assets: Path, coturn: Any
 ) -> None:
     """Neither side offers anything but TURN addresses, with time-limited credentials: the words come through coturn."""
-    url = f"turn:{own_address()}:{turn_port}?transport=udp"
-    server = start_server(webrtc__turn_servers=url, webrtc__turn_secret=SECRET, webrtc__relay_only="yes")
-    username, credential = turn_credentials(SECRET, expires_at=int(time.time()) + 600)
+    url = coturn.url
+    server = start_server(
+        webrtc__turn_servers=url, webrtc__turn_secret=coturn.secret, webrtc__relay_only="yes"
+    )
+    username, credential = turn_credentials(coturn.secret, expires_at=int(time.time()) + 600)
     caller = call(server, assets / "beckett.wav", "--relay", f"{url}|{username}|{credential}")
     answered = caller.wait_for("answered")
     candidates = [line for line in answered["answer"].splitlines() if line.startswith("a=candidate")]
@@ -313,7 +261,7 @@ def test_a_relayed_call_completes(
     assert all(" typ relay" in line for line in candidates)
     assert caller.wait_for("closed")["transcripts"] >= 5
     assert server.stop() == 0
-    assert SECRET not in server.log()
+    assert coturn.secret not in server.log()
 
 
 PORT_MAPPER = """

@@ -19,9 +19,7 @@ def read_candidate(line: str) -> Any:
 
 
 def is_usable_host(host: str) -> bool:
-    """Whether a candidate's host is an address, or a name that only the local network resolves (mDNS)."""
-    if host.endswith(".local"):
-        return True
+    """Whether a candidate's host is an address that one caller can have."""
     try:
         return not ipaddress.ip_address(host).is_multicast
     except ValueError:

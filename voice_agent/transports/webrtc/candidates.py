@@ -37,7 +37,7 @@ class AddressPolicy:
 
     def admits(self, address: str) -> bool:
         """Whether packets may be sent to the address."""
-        if _MDNS_NAME.fullmatch(address):
+        if is_local_name(address):
             return True
         try:
             ip = ipaddress.ip_address(address)
@@ -51,6 +51,11 @@ class AddressPolicy:
             "255.255.255.255"
         )
         return not (ip.is_link_local or ip.is_multicast or ip.is_unspecified or is_broadcast)
+
+
+def is_local_name(host: str) -> bool:
+    """Whether a candidate's host is an mDNS name, which stands for an address that is yet to be judged."""
+    return _MDNS_NAME.fullmatch(host) is not None
 
 
 def judge_candidates(values: Iterable[str], policy: AddressPolicy) -> tuple[tuple[str, ...], int]:

@@ -30,10 +30,17 @@ from voice_agent.core.errors import (
 )
 from voice_agent.core.frames import AudioFrame
 from voice_agent.core.network import NetworkStatistics
-from voice_agent.transports.webrtc.addresses import is_usable_host, limit_addresses, read_candidate
+from voice_agent.transports.webrtc.addresses import (
+    allowed_addresses,
+    is_usable_host,
+    limit_addresses,
+    read_candidate,
+)
+from voice_agent.transports.webrtc.candidates import AddressPolicy, is_local_name
 from voice_agent.transports.webrtc.channel import LABEL, EventsChannel, guard_sctp
 from voice_agent.transports.webrtc.config import PeerConfig
 from voice_agent.transports.webrtc.liveness import Liveness
+from voice_agent.transports.webrtc.local_names import resolve
 from voice_agent.transports.webrtc.offer import Candidate, ServedOffer, read_offer
 from voice_agent.transports.webrtc.outbound import OutboundBuffer, OutboundTrack
 from voice_agent.transports.webrtc.rtp_receiver import AudioReceiver
@@ -42,6 +49,8 @@ WATCH_SECONDS: Final = 0.5
 OPEN_CHANNEL_AFTER_SECONDS: Final = 1.0
 """A caller that negotiated a data section but opened no channel in this time gets ours."""
 LAST_TASKS_SECONDS: Final = 1.0
+MAX_LOOK_UPS: Final = 4
+"""How many names of one call are looked up at the same time; a browser has one for each of its addresses."""
 DRAIN_POLL_SECONDS: Final = 0.005
 
 _RECEIVER_ATTRIBUTE: Final = "_RTCRtpTransceiver__receiver"
@@ -100,6 +109,8 @@ class PeerConnection:
         self._ice_connections: dict[str, Any] = {}
         self._mids: tuple[str, ...] = ()
         self._candidates = 0
+        self._adding: set[asyncio.Task[None]] = set()
+        self._look_ups = asyncio.Semaphore(MAX_LOOK_UPS)
         self._is_complete = False
         self._setup: asyncio.Task[str] | None = None
         self._is_over = False
@@ -192,7 +203,7 @@ class PeerConnection:
         return found
 
     async def _add_first_candidates(self, offer: ServedOffer) -> None:
-        await asyncio.gather(*(self._add_candidate(candidate) for candidate in offer.candidates))
+        self._adding |= {asyncio.create_task(self._add_candidate(each)) for each in offer.candidates}
         if offer.is_complete:
             await self.add_candidates((), is_complete=True)
 
@@ -208,27 +219,42 @@ class PeerConnection:
         values = [line.removeprefix("a=").removeprefix("candidate:") for line in lines]
         for value in values:
             read_candidate(value)
-        for value in values:
-            asyncio.create_task(  # noqa: RUF006  # remembered by the task factory
-                self._add_candidate(Candidate(mid=mid or self._mids[0], line=value))
-            )
+        adding = {
+            asyncio.create_task(self._add_candidate(Candidate(mid=mid or self._mids[0], line=value)))
+            for value in values
+        }
+        self._adding |= adding
         if is_complete and not self._is_complete:
             self._is_complete = True
-            # Each task above begins first: aioice waits for names that are being resolved, not for later candidates.
-            await asyncio.sleep(0)
-            await self._pc.addIceCandidate(None)
+            asyncio.create_task(self._complete_candidates())  # noqa: RUF006  # remembered by the task factory
+
+    async def _complete_candidates(self) -> None:
+        """Say that no more come, behind those whose names are still being looked up."""
+        if self._adding:
+            await asyncio.wait(self._adding)
+        await self._pc.addIceCandidate(None)
 
     async def _add_candidate(self, candidate: Candidate) -> None:
         """Add one; what can't be used (TCP, a name that is no ``.local``) is passed over, as RFC 8839 asks."""
         self._candidates += 1
         try:
             parsed = read_candidate(candidate.line)
-            if parsed.protocol.lower() != "udp" or not is_usable_host(parsed.ip):
+            if parsed.protocol.lower() != "udp":
+                return
+            if is_local_name(parsed.ip):
+                parsed.ip = await self._look_up(parsed.ip)
+            if not is_usable_host(parsed.ip):
                 return
             parsed.sdpMid = candidate.mid
             await self._pc.addIceCandidate(parsed)
         except (ValueError, OSError, InvalidSdpError) as error:
             log.info("candidate_ignored", reason=str(error))
+
+    async def _look_up(self, name: str) -> str:
+        """Return the address behind an mDNS name; empty when nobody answers, or with what no caller may name."""
+        async with self._look_ups:
+            address = await resolve(name, allowed_addresses(self._config))
+        return address if address is not None and AddressPolicy().admits(address) else ""
 
     # -- while it lasts -------------------------------------------------------------------------------------------
 
