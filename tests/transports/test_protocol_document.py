@@ -29,13 +29,13 @@ from voice_agent.core.events import (
 )
 from voice_agent.core.formats import OPUS_RATES, AudioFormat
 from voice_agent.core.frames import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, Encoding
+from voice_agent.core.strict_json import MAX_DEPTH
 from voice_agent.core.transcripts import TranscriptResult, Word
 from voice_agent.settings.schema import Settings
 from voice_agent.transports.websocket.endpoint import CLOSE_CODES, PATH, SUBPROTOCOL
 from voice_agent.transports.websocket.protocol import MAX_UNKNOWN_TYPES, parse_query
 from voice_agent.transports.wire import (
     LANGUAGES,
-    MAX_DEPTH,
     MAX_PING_ID_CHARS,
     MAX_TEXT_CHARS,
     START_FIELDS,

@@ -18,8 +18,9 @@ from voice_agent.core.errors import (
 from voice_agent.core.events import Notice, Pong, SessionReady, Transcript
 from voice_agent.core.formats import AudioFormat
 from voice_agent.core.frames import Encoding
+from voice_agent.core.strict_json import MAX_DEPTH
 from voice_agent.core.transcripts import TranscriptResult, Word
-from voice_agent.transports.wire import MAX_DEPTH, encode_event, parse_message
+from voice_agent.transports.wire import encode_event, parse_message
 
 
 def parse(text: str) -> object:

@@ -6,14 +6,12 @@ they are errors), because a message that two readers understand differently is w
 """
 
 import json
-import math
 from collections.abc import Mapping
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, TypeVar
 
 from voice_agent.core.commands import CallOptions, Command, Flush, Ping, Start, Stop, TypedText
 from voice_agent.core.errors import (
     InvalidFieldError,
-    InvalidJsonError,
     NotAnObjectError,
     UnknownTypeError,
 )
@@ -30,13 +28,13 @@ from voice_agent.core.events import (
     Transcript,
 )
 from voice_agent.core.formats import AudioFormat
+from voice_agent.core.strict_json import load_object
 from voice_agent.core.transcripts import TranscriptResult, Word
 
 PROTOCOL_VERSION: Final = 1
 LANGUAGES: Final = ("en",)
 """What can be recognised; ISO 639-1."""
 
-MAX_DEPTH: Final = 32
 MAX_TEXT_CHARS: Final = 4000
 MAX_PING_ID_CHARS: Final = 128
 MAX_INTEGER: Final = 2**31 - 1
@@ -64,7 +62,7 @@ def parse_message(text: str, *, position_seconds: float, defaults: CallOptions =
         InvalidFieldError: a field is missing, unknown, of the wrong type or out of range; ``field`` names it.
         UnsupportedFormatError: the audio that a ``start`` announces can't be heard.
     """
-    fields = _load_object(text)
+    fields = load_object(text)
     message_type = fields.pop("type", None)
     if not isinstance(message_type, str):
         raise NotAnObjectError('a message is an object with a string "type"', field="type")
@@ -212,71 +210,6 @@ def _rounded_values(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: _rounded(value) if isinstance(value, float) else value for key, value in values.items()}
 
 
-def _load_object(text: str) -> dict[str, object]:
-    """Read one JSON object strictly."""
-    try:
-        value = _DECODER.decode(text)
-    except RecursionError:
-        raise InvalidJsonError(_too_deep()) from None
-    except json.JSONDecodeError as error:
-        raise InvalidJsonError(f"no JSON: {error.msg} at character {error.pos}") from None
-    except ValueError:
-        # The interpreter refuses to convert an integer of thousands of digits.
-        raise InvalidJsonError("a number has too many digits") from None
-    _check_depth(value)
-    _check_surrogates(text, value)
-    if not isinstance(value, dict):
-        raise NotAnObjectError("a message is a JSON object")
-    return value
-
-
-def _check_depth(value: object) -> None:
-    """Refuse nesting beyond :data:`MAX_DEPTH`; level by level, so that it can't run out of stack itself."""
-    level: list[object] = [value]
-    depth = 0
-    while level := [item for item in level if isinstance(item, dict | list)]:
-        depth += 1
-        if depth > MAX_DEPTH:
-            raise InvalidJsonError(_too_deep())
-        level = [
-            child
-            for container in level
-            for child in (container.values() if isinstance(container, dict) else container)
-        ]
-
-
-def _check_surrogates(text: str, value: object) -> None:
-    r"""Refuse half a character, raw or escaped (``\ud800``): it could not be written as UTF-8 again."""
-    try:
-        text.encode()
-        if "\\u" in text:
-            _ENCODER.encode(value).encode()
-    except UnicodeEncodeError:
-        raise InvalidJsonError("a string holds an unpaired surrogate") from None
-
-
-def _too_deep() -> str:
-    return f"nested deeper than {MAX_DEPTH}"
-
-
-def _unique_pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        raise InvalidJsonError("an object repeats a key")
-    return fields
-
-
-def _finite_float(literal: str) -> float:
-    value = float(literal)
-    if math.isinf(value):  # an exponent beyond the range
-        raise InvalidJsonError("a number is beyond the range of a double")
-    return value
-
-
-def _refuse_constant(literal: str) -> NoReturn:
-    raise InvalidJsonError(f"{literal} is no JSON number")
-
-
 def _refuse_others(fields: Mapping[str, object], known: tuple[str, ...]) -> None:
     for name in fields:
         if name not in known:
@@ -330,7 +263,4 @@ def _quoted(words: str) -> str:
     return repr(words[:_QUOTED_CHARS])
 
 
-_DECODER: Final = json.JSONDecoder(
-    object_pairs_hook=_unique_pairs, parse_float=_finite_float, parse_constant=_refuse_constant
-)
 _ENCODER: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
