@@ -1,6 +1,7 @@
 """Real server processes for the tests that need them."""
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -60,6 +61,18 @@ class ServerProcess:
 
     def log(self) -> str:
         return self.log_path.read_text()
+
+    def close_records(self) -> list[dict[str, Any]]:
+        """What the log says of calls that ended."""
+        records = [json.loads(line) for line in self.log().splitlines()]
+        return [record for record in records if record["event"] == "call_closed"]
+
+    def wait_for_close_record(self, number: int = 1, seconds: float = 20) -> dict[str, Any]:
+        deadline = time.monotonic() + seconds
+        while len(self.close_records()) < number:
+            assert time.monotonic() < deadline, self.log()
+            time.sleep(0.05)
+        return self.close_records()[number - 1]
 
 
 StartServer = Callable[..., ServerProcess]
@@ -165,6 +178,60 @@ def connect() -> Connect:
     return connected
 
 
+class WebRtcCaller:
+    """A client process and what it prints."""
+
+    def __init__(self, server: ServerProcess, *arguments: Any) -> None:
+        caller = Path(__file__).with_name("webrtc_caller.py")
+        self.process = subprocess.Popen(
+            [sys.executable, str(caller), f"{server.http}/v1/webrtc", *map(str, arguments)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self.messages: list[dict[str, Any]] = []
+
+    def wait_for(self, kind: str) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.messages.append(json.loads(line))
+            if self.messages[-1]["type"] == kind:
+                return self.messages[-1]
+        raise AssertionError(f"no {kind} came: {self.messages}")
+
+    def tell(self, command: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{command}\n")
+        self.process.stdin.flush()
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout):
+            if stream is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
+
+    @property
+    def finals(self) -> str:
+        return " ".join(m["text"] for m in self.messages if m["type"] == "final")
+
+
+@pytest.fixture
+def call() -> Iterator[Callable[..., WebRtcCaller]]:
+    """Start callers; they are ended after the test."""
+    callers: list[WebRtcCaller] = []
+
+    def start(*arguments: Any) -> WebRtcCaller:
+        callers.append(WebRtcCaller(*arguments))
+        return callers[-1]
+
+    yield start
+    for caller in callers:
+        caller.end()
+
+
 @pytest.fixture(scope="session")
 def words() -> Callable[[str], str]:
     """Reduce text to lower-case words without punctuation."""
@@ -233,3 +300,9 @@ def coturn(tmp_path: Path) -> Iterator[Coturn]:
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.fixture(scope="session")
+def beckett_words() -> str:
+    """What is read in ``beckett.wav``."""
+    return "ever tried ever failed no matter try again fail again fail better"

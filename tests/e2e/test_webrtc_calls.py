@@ -1,15 +1,13 @@
 """WebRTC calls through a real server process: an aiortc client, GStreamer's WHIP client, a TURN server, and SIGTERM."""
 
-import contextlib
 import http.client
 import json
 import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,62 +27,7 @@ pytestmark = [
     ),
 ]
 
-CALLER = Path(__file__).with_name("webrtc_caller.py")
 LIMIT = 0.08
-BECKETT = "ever tried ever failed no matter try again fail again fail better"
-
-
-class Caller:
-    """A client process and what it prints."""
-
-    def __init__(self, server: Any, file: Path, *arguments: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, str(CALLER), f"{server.http}/v1/webrtc", str(file), *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        self.messages: list[dict[str, Any]] = []
-
-    def wait_for(self, kind: str) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.messages.append(json.loads(line))
-            if self.messages[-1]["type"] == kind:
-                return self.messages[-1]
-        raise AssertionError(f"no {kind} came: {self.messages}")
-
-    def tell(self, command: str) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(f"{command}\n")
-        self.process.stdin.flush()
-
-    def end(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        for stream in (self.process.stdin, self.process.stdout):
-            if stream is not None:
-                with contextlib.suppress(BrokenPipeError):
-                    stream.close()
-
-    @property
-    def finals(self) -> str:
-        return " ".join(m["text"] for m in self.messages if m["type"] == "final")
-
-
-@pytest.fixture
-def call() -> Iterator[Callable[..., Caller]]:
-    """Start callers; they are ended after the test."""
-    callers: list[Caller] = []
-
-    def start(*arguments: Any) -> Caller:
-        callers.append(Caller(*arguments))
-        return callers[-1]
-
-    yield start
-    for caller in callers:
-        caller.end()
 
 
 def ask(server: Any, path: str, offer: str | None = None) -> tuple[int, Any, str]:
@@ -99,25 +42,13 @@ def ask(server: Any, path: str, offer: str | None = None) -> tuple[int, Any, str
         connection.close()
 
 
-def close_records(server: Any) -> list[dict[str, Any]]:
-    records = [json.loads(line) for line in server.log().splitlines()]
-    return [record for record in records if record["event"] == "call_closed"]
-
-
-def wait_for_close_record(server: Any, number: int = 1, seconds: float = 20) -> dict[str, Any]:
-    deadline = time.monotonic() + seconds
-    while len(close_records(server)) < number:
-        assert time.monotonic() < deadline, server.log()
-        time.sleep(0.05)
-    return close_records(server)[number - 1]
-
-
 def test_speech_over_opus_is_understood(
     start_server: Any,
-    call: Callable[..., Caller],
+    call: Callable[..., Any],
     assets: Path,
     words: Callable[[str], str],
     two_cities_words: str,
+    beckett_words: str,
 ) -> None:
     """Both shipped files at once, as Opus: ready, partials, finals, closed; at most 8 % of the words are wrong."""
     server = start_server()
@@ -132,9 +63,9 @@ def test_speech_over_opus_is_understood(
         assert kinds[:2] == ["answered", "ready"]
         assert "partial" in kinds
     said = [words(caller.finals) for caller in callers]
-    for reference, heard in zip((two_cities_words, BECKETT), said, strict=True):
+    for reference, heard in zip((two_cities_words, beckett_words), said, strict=True):
         print(f"word error rate {jiwer.wer(reference, heard):.1%}: {heard}")
-    assert jiwer.wer([two_cities_words, BECKETT], said) <= LIMIT
+    assert jiwer.wer([two_cities_words, beckett_words], said) <= LIMIT
     assert metric(server, 'voice_agent_webrtc_packets_total{outcome="received"}') > 1000
     assert metric(server, "voice_agent_webrtc_round_trip_seconds_count") >= len(callers)
     assert server.stop() == 0
@@ -142,7 +73,7 @@ def test_speech_over_opus_is_understood(
 
 
 def test_delete_ends_the_session_within_a_second(
-    start_server: Any, call: Callable[..., Caller], assets: Path
+    start_server: Any, call: Callable[..., Any], assets: Path
 ) -> None:
     """HTTP DELETE in mid-call: last words, closed with `stopped`, and the address is gone."""
     server = start_server()
@@ -154,19 +85,19 @@ def test_delete_ends_the_session_within_a_second(
     assert caller.wait_for("closed")["reason"] == "stopped"
     seconds = time.monotonic() - told_at
     print(f"DELETE to closed: {seconds:.3f} s")
-    wait_for_close_record(server)
+    server.wait_for_close_record()
     assert ask(server, place)[0] == 404
     assert server.stop() == 0
 
 
-def test_a_killed_client_is_noticed(start_server: Any, call: Callable[..., Caller], assets: Path) -> None:
+def test_a_killed_client_is_noticed(start_server: Any, call: Callable[..., Any], assets: Path) -> None:
     """No goodbye, no packets: the network says that nobody listens there, so no timeout is waited for."""
     server = start_server(webrtc__media_timeout_seconds=120)
     caller = call(server, assets / "beckett.wav", "--hold")
     caller.wait_for("final")
     killed_at = time.monotonic()
     caller.process.kill()
-    record = wait_for_close_record(server)
+    record = server.wait_for_close_record()
     print(f"kill to close record: {time.monotonic() - killed_at:.3f} s")
     assert record["reason"] == "hangup"
     assert server.stop() == 0
@@ -186,7 +117,7 @@ def test_a_call_whose_media_never_arrives_ends_by_itself(start_server: Any, asse
     assert ask(server, "/v1/webrtc", offer)[0] == 201
     status, headers, _ = ask(server, "/v1/webrtc", offer)
     assert (status, headers["retry-after"]) == (503, "5")
-    record = wait_for_close_record(server)
+    record = server.wait_for_close_record()
     assert (record["reason"], record["error_code"]) == ("caller_error", "ice_timeout")
     deadline = time.monotonic() + 10
     while ask(server, "/readyz")[0] != 200:
@@ -196,7 +127,7 @@ def test_a_call_whose_media_never_arrives_ends_by_itself(start_server: Any, asse
 
 
 async def test_sigterm_during_calls_of_both_kinds(
-    start_server: Any, connect: Any, call: Callable[..., Caller], assets: Path
+    start_server: Any, connect: Any, call: Callable[..., Any], assets: Path
 ) -> None:
     """Three WebRTC and three WebSocket calls: each is told, gets its last words and a clean close; exit code 0."""
     server = start_server(server__grace_seconds=3)
@@ -214,7 +145,7 @@ async def test_sigterm_during_calls_of_both_kinds(
                 if messages[-1]["type"] == "speech_started":
                     ready.set()
 
-    def over_webrtc(caller: Caller) -> None:
+    def over_webrtc(caller: Any) -> None:
         caller.wait_for("closed")
 
     with trio.fail_after(60):
@@ -246,7 +177,7 @@ async def test_sigterm_during_calls_of_both_kinds(
 
 
 def test_a_relayed_call_completes(
-    start_server: Any, call: Callable[..., Caller], assets: Path, coturn: Any
+    start_server: Any, call: Callable[..., Any], assets: Path, coturn: Any
 ) -> None:
     """Neither side offers anything but TURN addresses, with time-limited credentials: the words come through coturn."""
     url = coturn.url
@@ -326,7 +257,7 @@ def test_gstreamer_s_whip_client_is_transcribed(
             assert time.monotonic() < deadline, (tmp_path / "whip.log").read_text() + server.log()
             time.sleep(0.2)
         process.send_signal(signal.SIGINT)
-        record = wait_for_close_record(server)
+        record = server.wait_for_close_record()
     finally:
         process.kill()
         process.wait()
