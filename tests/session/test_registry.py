@@ -171,7 +171,7 @@ async def test_a_session_is_found_until_shortly_after_its_end(
             SessionState.LIVE,
             Wire.WEBSOCKET,
             "anonymous",
-            "anonymous",
+            "default",
         )
         assert live.close is None
         assert {"listen", "transcribe", "send"} <= set(live.stages)

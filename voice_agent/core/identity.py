@@ -5,6 +5,11 @@ from typing import Final
 
 import attrs
 
+DEFAULT_TENANT: Final = "default"
+"""The tenant of whoever is given none, and of callers who stay anonymous."""
+EVERY_TENANT: Final = "*"
+"""The tenant of those who see every other."""
+
 
 class Scope(StrEnum):
     """What an identity may do; none implies another."""
@@ -35,7 +40,7 @@ class Identity:
     """Somebody who has shown who they are.
 
     ``key_id`` names the key or the token's subject; it is logged and counts calls, and is no secret. ``tenant``
-    bounds what is seen: an identity finds the calls of its own tenant only, unless its scopes say more.
+    bounds what its scopes reach: the calls of the same tenant, or all of them for :data:`EVERY_TENANT`.
     """
 
     key_id: str
@@ -49,6 +54,15 @@ class Identity:
         """Whether it has the scope."""
         return scope in self.scopes
 
+    def sees(self, tenant: str) -> bool:
+        """Whether it may know of the calls of a tenant."""
+        return self.tenant in {tenant, EVERY_TENANT}
 
-ANONYMOUS: Final = Identity(key_id="anonymous", tenant="anonymous", scopes=frozenset(Scope))
+    @property
+    def may_run_server(self) -> bool:
+        """Whether its scopes reach the process itself; those of a tenant with a name of its own don't."""
+        return self.tenant in {DEFAULT_TENANT, EVERY_TENANT}
+
+
+ANONYMOUS: Final = Identity(key_id="anonymous", tenant=DEFAULT_TENANT, scopes=frozenset(Scope))
 """Everybody, where the operator asks nobody who they are: on loopback, or where a setting says so in clear words."""

@@ -28,6 +28,7 @@ from voice_agent.observability.loop_lag import LoopLag
 from voice_agent.observability.metrics import Metrics
 from voice_agent.observability.process import count_threads
 from voice_agent.observability.repeats import tell_suppressed_each_minute
+from voice_agent.server.administration import Administration
 from voice_agent.server.assembly import open_services
 from voice_agent.server.calls import CallDesk
 from voice_agent.server.drain import drain
@@ -39,10 +40,13 @@ from voice_agent.server.stopping import Stopping
 from voice_agent.server.webrtc_calls import open_webrtc_calls
 from voice_agent.session.registry import CallRegistry
 from voice_agent.settings.current import CurrentSettings
+from voice_agent.settings.effective import effective_settings
 from voice_agent.settings.schema import Settings
 from voice_agent.transports.webrtc.media_thread import open_media_thread
 from voice_agent.transports.websocket.endpoint import Receive, Scope, Send
 from voice_agent.web.app import Readiness, create_app
+from voice_agent.web.operations_routes import create_operations_routes
+from voice_agent.web.session_routes import create_session_routes
 from voice_agent.web.webrtc_routes import create_webrtc_routes
 
 Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -80,7 +84,7 @@ async def serve(settings: Settings, *, on_listening: Callable[[HttpServer], None
             root.start_soon(obey_signals, signals, stopping)
             root.start_soon(tell_suppressed_each_minute, repeat_limiter)
             abort_of_start: trio.CancelScope = await root.start(_abort_start, stopping, root.cancel_scope)
-            async with _open_server(settings) as (server, desk):
+            async with _open_server(current, stopping) as (server, desk):
                 abort_of_start.cancel()
                 on_listening(server)
                 await stopping.begun.wait()
@@ -89,7 +93,10 @@ async def serve(settings: Settings, *, on_listening: Callable[[HttpServer], None
 
 
 @asynccontextmanager
-async def _open_server(settings: Settings) -> AsyncIterator[tuple[HttpServer, CallDesk]]:
+async def _open_server(
+    current: CurrentSettings, stopping: Stopping
+) -> AsyncIterator[tuple[HttpServer, CallDesk]]:
+    settings = current.now
     metrics = Metrics(with_process=True)
     metrics.tasks.set_function(lambda: trio.lowlevel.current_statistics().tasks_living)
     metrics.threads.set_function(count_threads)
@@ -101,10 +108,19 @@ async def _open_server(settings: Settings) -> AsyncIterator[tuple[HttpServer, Ca
             open_media_thread() as media,
             open_webrtc_calls(desk, media.open_peer) as webrtc_calls,
         ):
+            administration = Administration(
+                registry=desk.registry,
+                stopping=stopping,
+                settings=lambda: effective_settings(current.now, {}, version=current.version),
+            )
             web = create_app(
                 metrics=metrics,
                 readiness=partial(_readiness, desk),
-                routes=[create_webrtc_routes(webrtc_calls)],
+                routes=[
+                    create_webrtc_routes(webrtc_calls),
+                    create_session_routes(administration),
+                    create_operations_routes(administration),
+                ],
             )
             async with open_http_server(
                 split(cast("Asgi", web), desk), settings, hooks=GuardMetrics(metrics)

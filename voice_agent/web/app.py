@@ -9,8 +9,14 @@ from quart import Blueprint, Response, request
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
+from voice_agent.core.errors import CallerError, VoiceAgentError
 from voice_agent.core.identity import Scope
-from voice_agent.core.request_errors import MethodNotAllowedError, UpgradeRequiredError, error_of_status
+from voice_agent.core.request_errors import (
+    MethodNotAllowedError,
+    UnavailableError,
+    UpgradeRequiredError,
+    error_of_status,
+)
 from voice_agent.core.units import KIB
 from voice_agent.observability.metrics import Metrics
 from voice_agent.transports.websocket.endpoint import PATH as CALL_PATH
@@ -65,6 +71,11 @@ def create_app(
         response = problem_of(UpgradeRequiredError("A call is a WebSocket; open it with a WebSocket client."))
         response.headers["upgrade"] = "websocket"
         return response
+
+    @app.errorhandler(CallerError)
+    @app.errorhandler(UnavailableError)
+    async def tell_error(error: VoiceAgentError) -> Response:
+        return problem_of(error)
 
     @app.errorhandler(HTTPException)
     async def tell_problem(error: HTTPException) -> Response:
