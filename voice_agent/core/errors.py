@@ -8,6 +8,8 @@ that an HTTP request is answered with says so by its ``status``; ``request_error
 from http import HTTPStatus
 from typing import ClassVar
 
+from voice_agent.core.limits import Limit
+
 
 class VoiceAgentError(Exception):
     """The root; catch it to catch everything that this project raises on purpose."""
@@ -31,6 +33,8 @@ class CallerError(VoiceAgentError):
     fatal: ClassVar[bool] = False
     close_code: ClassVar[int] = 1008
     """WebSocket close code (RFC 6455, section 7.4; 4000-4999 are ours) when the error is fatal."""
+    limit: ClassVar[Limit | None] = None
+    """The limit that was hit, for those who count."""
 
 
 class InvalidJsonError(CallerError):
@@ -109,6 +113,45 @@ class RateExceededError(CallerError):
     status = HTTPStatus.TOO_MANY_REQUESTS
     fatal = True
     close_code = 4429
+    limit = Limit.MESSAGES
+
+
+class AudioRateExceededError(CallerError):
+    """Audio comes faster than the limit, for longer than its burst."""
+
+    code = "audio_rate_exceeded"
+    status = HTTPStatus.TOO_MANY_REQUESTS
+    fatal = True
+    close_code = 4429
+    limit = Limit.AUDIO
+
+
+class TranscriptTooLargeError(CallerError):
+    """The text of a call, recognised and typed, is over the limit."""
+
+    code = "transcript_too_large"
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    fatal = True
+    close_code = 4413
+    limit = Limit.TRANSCRIPT
+
+
+class MaxDurationError(CallerError):
+    """The call has lasted as long as it may."""
+
+    code = "max_duration"
+    fatal = True
+    close_code = 4410
+    limit = Limit.DURATION
+
+
+class IdleTimeoutError(CallerError):
+    """Neither audio nor messages came for too long."""
+
+    code = "idle_timeout"
+    fatal = True
+    close_code = 4408
+    limit = Limit.IDLE
 
 
 class StartTimeoutError(CallerError):

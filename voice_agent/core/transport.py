@@ -4,7 +4,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from voice_agent.core.commands import Command
-from voice_agent.core.events import SessionEvent
+from voice_agent.core.events import Notice, SessionEvent
 from voice_agent.core.frames import AudioFrame
 
 
@@ -33,8 +33,8 @@ class Transport(Protocol):
         """
         ...
 
-    async def recv_text(self) -> Command:
-        """Return the caller's next command.
+    async def recv_text(self) -> Command | Notice:
+        """Return the caller's next command, or what the caller is to be told about how they send.
 
         Raises:
             trio.EndOfChannel: no more commands come.

@@ -8,6 +8,7 @@ import attrs
 
 from voice_agent.settings.sections.access import AccessSettings
 from voice_agent.settings.sections.hearing import AudioSettings, RecogniserSettings, VadSettings
+from voice_agent.settings.sections.limits import LimitsSettings
 from voice_agent.settings.sections.logging import LoggingSettings
 from voice_agent.settings.sections.server import ServerSettings
 from voice_agent.settings.sections.session import SessionSettings
@@ -17,6 +18,7 @@ from voice_agent.settings.sections.websocket import WebSocketSettings
 __all__ = [
     "AccessSettings",
     "AudioSettings",
+    "LimitsSettings",
     "LoggingSettings",
     "RecogniserSettings",
     "ServerSettings",
@@ -36,6 +38,7 @@ class Settings:
     access: AccessSettings = attrs.field(factory=AccessSettings)
     websocket: WebSocketSettings = attrs.field(factory=WebSocketSettings)
     webrtc: WebRtcSettings = attrs.field(factory=WebRtcSettings)
+    limits: LimitsSettings = attrs.field(factory=LimitsSettings)
     session: SessionSettings = attrs.field(factory=SessionSettings)
     audio: AudioSettings = attrs.field(factory=AudioSettings)
     vad: VadSettings = attrs.field(factory=VadSettings)

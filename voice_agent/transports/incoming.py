@@ -10,6 +10,7 @@ import trio
 
 from voice_agent.core.commands import Command
 from voice_agent.core.errors import CallerError, TransportBrokenError
+from voice_agent.core.events import Notice
 from voice_agent.core.frames import AudioFrame
 
 _Item = TypeVar("_Item")
@@ -23,7 +24,7 @@ class Incoming:
 
     def __init__(self, *, max_frames: int, max_commands: int) -> None:
         self._audio_in, self._audio_out = trio.open_memory_channel[AudioFrame](max_frames)
-        self._text_in, self._text_out = trio.open_memory_channel[Command | CallerError](max_commands)
+        self._text_in, self._text_out = trio.open_memory_channel[Command | Notice | CallerError](max_commands)
         self._is_audio_over = False
         self._broken_because = "the connection is closed"
 
@@ -31,8 +32,8 @@ class Incoming:
         """Queue audio, waiting while the queue is full; ``False`` when nobody will read it."""
         return await _put(self._audio_in, frame)
 
-    async def put_text(self, item: Command | CallerError) -> bool:
-        """Queue a command, or an error to be raised in its place; as :meth:`put_audio`."""
+    async def put_text(self, item: Command | Notice | CallerError) -> bool:
+        """Queue a command, a notice for the caller, or an error to be raised in its place; as :meth:`put_audio`."""
         return await _put(self._text_in, item)
 
     def end_audio(self) -> None:
@@ -68,8 +69,8 @@ class Incoming:
         except trio.ClosedResourceError:
             raise TransportBrokenError(self._broken_because) from None
 
-    async def recv_text(self) -> Command:
-        """Return the next command, or raise the error that stands in its place.
+    async def recv_text(self) -> Command | Notice:
+        """Return the next command or notice, or raise the error that stands in its place.
 
         Raises:
             CallerError: what the caller sent can't be served.

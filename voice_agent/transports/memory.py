@@ -7,7 +7,7 @@ import trio
 
 from voice_agent.core.commands import Command, Stop
 from voice_agent.core.errors import SessionClosedError, TransportBrokenError
-from voice_agent.core.events import SessionEvent
+from voice_agent.core.events import Notice, SessionEvent
 from voice_agent.core.frames import AudioFrame
 from voice_agent.core.transport import Transport
 from voice_agent.transports.incoming import Incoming
@@ -41,7 +41,7 @@ class MemoryTransport:
         """As :meth:`voice_agent.core.transport.Transport.recv_audio`; queued audio is read before a hang-up is told."""
         return await self._line.incoming.recv_audio()
 
-    async def recv_text(self) -> Command:
+    async def recv_text(self) -> Command | Notice:
         """As :meth:`voice_agent.core.transport.Transport.recv_text`; queued commands come before a hang-up is told."""
         return await self._line.incoming.recv_text()
 

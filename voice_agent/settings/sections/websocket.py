@@ -14,9 +14,6 @@ class WebSocketSettings:
         256 * KIB, "Largest audio message.", unit="bytes", minimum=KIB, maximum=16 * MIB
     )
     max_text_bytes: int = setting(64 * KIB, "Largest text message.", unit="bytes", minimum=256, maximum=MIB)
-    max_messages_per_second: int = setting(
-        1000, "More than this, over a second, ends the call.", unit="messages", minimum=10, maximum=100_000
-    )
     start_timeout_seconds: float = setting(
         10 * SECONDS, "`start` or audio must come by then.", unit="seconds", minimum=0.1, maximum=600
     )

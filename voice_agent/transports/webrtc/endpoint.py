@@ -5,7 +5,6 @@ to wait for. No task of its own: the session's two readers read the peer.
 """
 
 import math
-from collections import deque
 from typing import Final
 
 import structlog
@@ -16,17 +15,17 @@ from voice_agent.core.errors import (
     AlreadyStartedError,
     CallerError,
     MessageTooLargeError,
-    RateExceededError,
     SessionClosedError,
     TooManyUnknownTypesError,
     TransportBrokenError,
     UnknownTypeError,
 )
-from voice_agent.core.events import SessionClosed, SessionEvent
+from voice_agent.core.events import Notice, SessionClosed, SessionEvent
 from voice_agent.core.formats import AudioFormat
 from voice_agent.core.frames import AudioFrame, Encoding
 from voice_agent.core.network import NetworkStatistics
 from voice_agent.core.units import KIB, SECONDS
+from voice_agent.transports.message_rate import MessageRate
 from voice_agent.transports.webrtc.outbound import RATE
 from voice_agent.transports.webrtc.peer import Peer
 from voice_agent.transports.wire import encode_event, parse_message
@@ -35,7 +34,6 @@ AUDIO_FORMAT: Final = AudioFormat(Encoding.OPUS, RATE, 1)
 """What is heard of a WebRTC call, whatever the offer: libopus mixes stereo down."""
 
 MAX_TEXT_BYTES: Final = 64 * KIB
-MAX_MESSAGES_PER_SECOND: Final = 1000
 MAX_UNKNOWN_TYPES: Final = 10
 LAST_AUDIO_SECONDS: Final = 0.25 * SECONDS
 """``stop`` on the data channel overtakes audio that the network or the reorder buffer still holds."""
@@ -50,7 +48,9 @@ log = structlog.get_logger(__name__)
 class WebRtcTransport:
     """A caller on WebRTC; a :class:`~voice_agent.core.transport.Transport`, and the owner of ``peer``."""
 
-    def __init__(self, peer: Peer, options: CallOptions = _DEFAULT_OPTIONS) -> None:
+    def __init__(
+        self, peer: Peer, options: CallOptions = _DEFAULT_OPTIONS, messages: MessageRate | None = None
+    ) -> None:
         self._peer = peer
         self._options = options
         self._is_started = False
@@ -59,7 +59,9 @@ class WebRtcTransport:
         self._audio_deadline = math.inf
         self._fault_told = trio.Event()
         self._unknown_types = 0
-        self._arrivals: deque[float] = deque()
+        self._messages = messages or MessageRate()
+        self._waiting_text: str | None = None
+        """A message that a notice about it went ahead of."""
         self._is_closed = False
 
     @property
@@ -78,20 +80,19 @@ class WebRtcTransport:
                 raise TransportBrokenError(error.message) from error
         raise trio.EndOfChannel
 
-    async def recv_text(self) -> Command:
+    async def recv_text(self) -> Command | Notice:
         """As :meth:`voice_agent.core.transport.Transport.recv_text`; the first command is the signalled start."""
         if not self._is_started:
             self._is_started = True
             await trio.lowlevel.checkpoint()
             return Start(audio_format=AUDIO_FORMAT, options=self._options)
         while True:
-            try:
-                text = await self._peer.recv_message()
-            except CallerError:
-                if self._fault_told.is_set():
-                    raise TransportBrokenError("the call never connected") from None
-                self._fault_told.set()
-                raise
+            text, self._waiting_text = self._waiting_text, None
+            if text is None:
+                text = await self._recv_message()
+                if (notice := self._messages.count(trio.current_time())) is not None:
+                    self._waiting_text = text
+                    return notice
             command = self._read(text)
             if not (isinstance(command, Stop) and self._is_stopped):
                 self._follow(command)
@@ -128,9 +129,17 @@ class WebRtcTransport:
                 await self._peer.drain_messages()
         await self._peer.aclose()
 
+    async def _recv_message(self) -> str:
+        try:
+            return await self._peer.recv_message()
+        except CallerError:
+            if self._fault_told.is_set():
+                raise TransportBrokenError("the call never connected") from None
+            self._fault_told.set()
+            raise
+
     def _read(self, text: str) -> Command:
         try:
-            self._count(trio.current_time())
             size = len(text.encode(errors="surrogatepass"))
             if size > MAX_TEXT_BYTES:
                 raise MessageTooLargeError(
@@ -157,11 +166,3 @@ class WebRtcTransport:
                 self._is_stopped = True
                 self._audio_deadline = trio.current_time() + LAST_AUDIO_SECONDS
                 self._audio_scope.deadline = self._audio_deadline
-
-    def _count(self, now_seconds: float) -> None:
-        """Hold the rate of messages, over a window that slides."""
-        self._arrivals.append(now_seconds)
-        while self._arrivals[0] <= now_seconds - 1:
-            self._arrivals.popleft()
-        if len(self._arrivals) > MAX_MESSAGES_PER_SECOND:
-            raise RateExceededError(f"more than {MAX_MESSAGES_PER_SECOND} messages came within a second")

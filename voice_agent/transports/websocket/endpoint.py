@@ -20,13 +20,14 @@ from voice_agent.core.errors import (
     InvalidFrameError,
     TransportBrokenError,
 )
-from voice_agent.core.events import CloseReason, CloseRecord, Fault, SessionClosed, SessionEvent
+from voice_agent.core.events import CloseReason, CloseRecord, Fault, Notice, SessionClosed, SessionEvent
 from voice_agent.core.frames import AudioFrame
 from voice_agent.core.problem import PROBLEM_TYPE, Problem
 from voice_agent.core.transport import Transport
 from voice_agent.core.units import SECONDS
 from voice_agent.settings.schema import WebSocketSettings
 from voice_agent.transports.incoming import Incoming
+from voice_agent.transports.message_rate import MessageRate
 from voice_agent.transports.websocket.protocol import Output, State, WebSocketProtocol
 from voice_agent.transports.wire import encode_event
 
@@ -90,7 +91,7 @@ class WebSocketTransport:
         """As :meth:`voice_agent.core.transport.Transport.recv_audio`; queued audio is read before a hang-up is told."""
         return await self._incoming.recv_audio()
 
-    async def recv_text(self) -> Command:
+    async def recv_text(self) -> Command | Notice:
         """As :meth:`voice_agent.core.transport.Transport.recv_text`; queued commands come before a hang-up is told."""
         return await self._incoming.recv_text()
 
@@ -245,14 +246,15 @@ async def handle_websocket(
     settings: WebSocketSettings,
     serve_call: ServeCall,
     defaults: CallOptions = _DEFAULT_OPTIONS,
+    messages: MessageRate | None = None,
 ) -> None:
     """Answer one ASGI connection of type ``websocket``.
 
     ``serve_call`` holds the call on the given transport and returns when it is over. ``defaults`` are the options of a
-    caller who does not choose. A handshake for another path is answered with 404, one with a bad query with 400; both
+    caller who does not choose; ``messages`` holds the call's rate of messages. A handshake for another path is answered with 404, one with a bad query with 400; both
     as problem documents.
     """
-    protocol = await _shake_hands(scope, receive, send, settings, defaults)
+    protocol = await _shake_hands(scope, receive, send, settings, defaults, messages)
     if protocol is None:
         return
     async with open_websocket_transport(receive, send, settings, protocol) as transport:
@@ -289,7 +291,12 @@ async def refuse_handshake(
 
 
 async def _shake_hands(
-    scope: Scope, receive: Receive, send: Send, settings: WebSocketSettings, defaults: CallOptions
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    settings: WebSocketSettings,
+    defaults: CallOptions,
+    messages: MessageRate | None,
 ) -> WebSocketProtocol | None:
     """Accept the connection; ``None`` when it was refused, or when the caller did not stay for the answer."""
     try:
@@ -306,7 +313,7 @@ async def _shake_hands(
             )
             return None
         try:
-            protocol = WebSocketProtocol(settings, defaults, scope["query_string"])
+            protocol = WebSocketProtocol(settings, defaults, scope["query_string"], messages=messages)
         except CallerError as error:
             await refuse_handshake(
                 scope,

@@ -4,14 +4,13 @@ Rules
 -----
 1. Everything that affects the state machine lives in this file; :data:`TRANSITIONS` is all of it.
 2. The caller settles the format once: by query parameters, by a first ``start``, or by beginning without either, which
-   means the default. So the first output that is neither a ping nor an error is always a :class:`Start`.
+   means the default. So the first output that is neither a ping, a notice nor an error is always a :class:`Start`.
 3. What the caller does wrong is an output too, never an exception. A fatal error leads to CLOSED, from any state.
 4. In CLOSED nothing that arrives means anything.
 5. ``stop`` again changes nothing and means nothing; audio after it is complained about once.
 6. Time comes in as an argument and only moves forward.
 """
 
-from collections import deque
 from collections.abc import Callable, Mapping
 from enum import Enum, auto
 from typing import Final, Protocol
@@ -25,22 +24,20 @@ from voice_agent.core.errors import (
     CallerError,
     InvalidFieldError,
     MessageTooLargeError,
-    RateExceededError,
     SessionClosedError,
     StartTimeoutError,
     TooManyUnknownTypesError,
     UnknownTypeError,
 )
+from voice_agent.core.events import Notice
 from voice_agent.core.formats import AudioFormat
 from voice_agent.core.frames import AudioFrame
-from voice_agent.core.units import SECONDS
 from voice_agent.settings.schema import WebSocketSettings
+from voice_agent.transports.message_rate import MessageRate
 from voice_agent.transports.wire import START_FIELDS, parse_message, parse_start
 
 MAX_UNKNOWN_TYPES: Final = 10
 """A client that sends so many messages of unknown type speaks another protocol."""
-
-RATE_WINDOW_SECONDS: Final = 1 * SECONDS
 
 _QUERY_INTEGERS: Final = ("sample_rate", "channels")
 _QUERY_BOOLEANS: Final = ("partials",)
@@ -48,8 +45,8 @@ _MAX_DIGITS: Final = 9
 _BOOLEANS: Final = {"true": True, "false": False}
 _DEFAULT_OPTIONS: Final = CallOptions()
 
-Output = Command | AudioFrame | CallerError
-"""What a message meant."""
+Output = Command | AudioFrame | Notice | CallerError
+"""What a message meant; a notice is what the caller is to be told about it."""
 
 
 class Decoder(Protocol):
@@ -148,6 +145,7 @@ class WebSocketProtocol:
         defaults: CallOptions = _DEFAULT_OPTIONS,
         query_string: bytes = b"",
         *,
+        messages: MessageRate | None = None,
         make_decoder: Callable[[AudioFormat], Decoder] = open_decoder,
     ) -> None:
         self._settings = settings
@@ -157,7 +155,7 @@ class WebSocketProtocol:
         self._state = State.NEGOTIATING
         self._audio_format: AudioFormat | None = None
         self._heard_seconds = 0.0
-        self._arrivals: deque[float] = deque()
+        self._messages = messages or MessageRate()
         self._unknown_types = 0
         self._has_told_late_audio = False
         start = parse_query(query_string, defaults)
@@ -177,25 +175,31 @@ class WebSocketProtocol:
         """Take an audio message."""
         if self._state is State.CLOSED:
             return []
+        outputs = self._count(now_seconds)
+        if self._state is State.CLOSED:
+            return outputs
         try:
-            self._count(now_seconds)
             _check_size(len(data), self._settings.max_binary_bytes, "audio")
-            return self._hear(data)
+            outputs += self._hear(data)
         except CallerError as error:
-            return self._refuse(error)
+            outputs += self._refuse(error)
+        return outputs
 
     def receive_text(self, text: str, now_seconds: float) -> list[Output]:
         """Take a JSON message."""
         if self._state is State.CLOSED:
             return []
+        outputs = self._count(now_seconds)
+        if self._state is State.CLOSED:
+            return outputs
         try:
-            self._count(now_seconds)
             _check_size(_utf8_size(text), self._settings.max_text_bytes, "text")
-            return self._take(
+            outputs += self._take(
                 parse_message(text, position_seconds=self._heard_seconds, defaults=self._defaults)
             )
         except CallerError as error:
-            return self._refuse(error)
+            outputs += self._refuse(error)
+        return outputs
 
     def start_timed_out(self) -> list[Output]:
         """Tell that the time for a ``start`` is over; means nothing once the call has begun."""
@@ -257,15 +261,13 @@ class WebSocketProtocol:
         error.__traceback__ = None
         return [error]
 
-    def _count(self, now_seconds: float) -> None:
-        """Hold the rate of messages, over a window that slides."""
-        arrivals = self._arrivals
-        arrivals.append(now_seconds)
-        while arrivals[0] <= now_seconds - RATE_WINDOW_SECONDS:
-            arrivals.popleft()
-        limit = self._settings.max_messages_per_second
-        if len(arrivals) > limit:
-            raise RateExceededError(f"more than {limit} messages came within a second")
+    def _count(self, now_seconds: float) -> list[Output]:
+        """Hold the rate of messages; return what the caller is told about it."""
+        try:
+            notice = self._messages.count(now_seconds)
+        except CallerError as error:
+            return self._refuse(error)
+        return [] if notice is None else [notice]
 
 
 def parse_query(query_string: bytes, defaults: CallOptions = _DEFAULT_OPTIONS) -> Start | None:
