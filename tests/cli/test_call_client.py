@@ -204,6 +204,21 @@ async def test_at_full_speed_the_client_keeps_to_what_the_server_says_that_it_ca
     assert hearing_seconds <= trio.current_time() - began_at <= hearing_seconds + 0.1
 
 
+async def test_at_full_speed_the_client_keeps_to_the_rate_of_audio(autojump_clock: Clock) -> None:
+    """Seven tenths of the burst at once, then nineteen twentieths of the rate: a server that counts never complains."""
+    began_at = trio.current_time()
+
+    async def play(server: Server) -> None:
+        await server.accept(max_audio_rate=2, audio_burst_seconds=1, max_messages_per_second=100_000)
+        while isinstance(await server.connection.get_message(), bytes):
+            await server.say("pong", id=None, position_ms=3_600_000)
+        await server.close()
+
+    result = await hold_call(play, source_of(200), options=ClientOptions(speed=0))
+    assert result.failure_code is None
+    assert trio.current_time() - began_at == pytest.approx((200 * MESSAGE_SECONDS - 0.7) / 1.9, abs=0.02)
+
+
 async def test_at_full_speed_a_server_that_hears_nothing_more_is_left_after_ten_seconds(
     autojump_clock: Clock,
 ) -> None:

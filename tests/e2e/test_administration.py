@@ -129,7 +129,7 @@ async def flood(caller: Any, rounds: int) -> int:
 
 async def test_a_follower_that_does_not_read_delays_nobody(start_server: Any, connect: Any) -> None:
     """The caller gets every answer, and the follower is cut off."""
-    server = start_server(server__send_timeout_seconds=1, websocket__max_messages_per_second=100_000)
+    server = start_server(server__send_timeout_seconds=1, limits__max_messages_per_second=100_000)
     async with client_of(server) as client, connect(server.url) as caller:
         await caller.send_message('{"type":"start"}')
         await caller.get_message()
@@ -151,7 +151,7 @@ async def test_a_follower_that_does_not_read_delays_nobody(start_server: Any, co
 @pytest.mark.parametrize("is_deaf", [False, True])
 async def test_followers_do_not_delay_a_drain(start_server: Any, connect: Any, is_deaf: bool) -> None:
     """A drain by request ends the call at its deadline, the stream behind it, and the process with 0."""
-    server = start_server(server__grace_seconds=1, websocket__max_messages_per_second=100_000)
+    server = start_server(server__grace_seconds=1, limits__max_messages_per_second=100_000)
     followed: list[dict[str, Any]] = []
     async with client_of(server) as client, connect(server.url) as caller, trio.open_nursery() as nursery:
         await caller.send_message('{"type":"start"}')

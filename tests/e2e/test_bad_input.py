@@ -174,12 +174,12 @@ async def test_a_message_over_the_limit_closes_with_1009(
 
 
 async def test_more_messages_than_allowed_close_with_4429(start_server: Any, connect: Any) -> None:
-    """The one over the limit ends the call; what comes behind it is no longer answered."""
-    server = start_server(websocket__max_messages_per_second=50)
+    """Told first; the one over the limit ends the call; what comes behind it is no longer answered."""
+    server = start_server(limits__max_messages_per_second=50)
     # In one piece, so that they arrive within a second however busy the machine is.
     received = await raw(server, frame(1, START.encode()) + 60 * frame(2, bytes(2)))
     told = received.decode(errors="replace")
-    assert re.findall(r'"code": ?"(\w+)"', told) == ["rate_exceeded"]
+    assert re.findall(r'"code": ?"(\w+)"', told) == ["limit_near", "rate_exceeded"]
     assert re.findall(r'"reason": ?"(\w+)"', told) == ["caller_error"]
     assert b"\x88" in received
     assert (4429).to_bytes(2, "big") in received
@@ -282,7 +282,7 @@ async def test_a_half_open_connection_is_noticed(start_server: Any, connect: Any
 
 async def test_a_client_that_never_reads_is_cut_off(start_server: Any, connect: Any) -> None:
     """Pongs fill the socket's buffers; the server waits no longer than its send timeout."""
-    server = start_server(server__send_timeout_seconds=0.5, websocket__max_messages_per_second=100_000)
+    server = start_server(server__send_timeout_seconds=0.5, limits__max_messages_per_second=100_000)
     stream = await trio.open_tcp_stream("127.0.0.1", server.port)
     stream.socket.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_RCVBUF, 4096)
     async with stream:

@@ -160,7 +160,7 @@ async def test_a_slow_reader_does_not_hold_the_shutdown(start_server: Any, conne
     server = start_server(
         server__grace_seconds=0.2,
         server__send_timeout_seconds=60,
-        websocket__max_messages_per_second=100_000,
+        limits__max_messages_per_second=100_000,
     )
     stream = await trio.open_tcp_stream("127.0.0.1", server.port)
     stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

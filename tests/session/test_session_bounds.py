@@ -27,7 +27,7 @@ from voice_agent.core.frames import AudioFrame, Encoding
 from voice_agent.session.open import open_session
 from voice_agent.session.services import Services
 from voice_agent.session.session import Session
-from voice_agent.settings.schema import SessionSettings, Settings, WebSocketSettings
+from voice_agent.settings.schema import LimitsSettings, SessionSettings, Settings, WebSocketSettings
 from voice_agent.speech.engine import Recognition, RecognitionRequest
 from voice_agent.speech.scripted import ScriptedEngine
 from voice_agent.transports.memory import MemoryCaller, open_memory_pair
@@ -69,7 +69,8 @@ async def test_ready_says_what_was_chosen_and_what_is_allowed(
     """The caller's format and options, the session's id, and the limits that are in force, each by its setting."""
     settings = Settings(
         session=SessionSettings(idle_timeout_seconds=7, max_duration_seconds=70, max_waiting_audio_ms=700),
-        websocket=WebSocketSettings(max_binary_bytes=2048, max_text_bytes=1024, max_messages_per_second=77),
+        websocket=WebSocketSettings(max_binary_bytes=2048, max_text_bytes=1024),
+        limits=LimitsSettings(max_messages_per_second=77),
     )
     audio_format = AudioFormat(Encoding.MULAW, 8_000, 1)
     options = CallOptions(partials=False)

@@ -32,6 +32,7 @@ from voice_agent.cli.call_messages import (
     start_message,
     to_transcript,
 )
+from voice_agent.cli.call_pace import CallPace
 from voice_agent.cli.latency import SendTimes
 from voice_agent.core.errors import TransportBrokenError, UnreadableFileError
 from voice_agent.core.transcripts import TranscriptResult
@@ -39,12 +40,6 @@ from voice_agent.core.units import MS, SECONDS
 
 READ_AHEAD_MESSAGES: Final = 16
 
-# At another speed than that of sound: how much of what the server's `ready` allows is used, and what is assumed of a
-# server that does not say.
-SHARE_OF_WAITING_AUDIO: Final = 0.5
-SHARE_OF_MESSAGE_RATE: Final = 0.8
-DEFAULT_WAITING_AUDIO_MS: Final = 10_000
-DEFAULT_MESSAGES_PER_SECOND: Final = 1_000
 ASK_PROGRESS_SECONDS: Final = 50 * MS
 """How often a server that has enough audio is asked how far it has heard."""
 
@@ -196,9 +191,7 @@ class _Conversation:
     hang_up: trio.Event
     _heard_seconds: float = attrs.field(init=False, default=0.0)
     """How far the server has heard, as its last message told."""
-    _max_ahead_seconds: float = attrs.field(init=False, default=0.0)
-    _message_seconds: float = attrs.field(init=False, default=0.0)
-    """The least time between two messages."""
+    _pace: CallPace = attrs.field(init=False, factory=partial(CallPace.from_limits, None))
     _ready: trio.Event = attrs.field(init=False, factory=trio.Event)
     _sent: SendTimes = attrs.field(init=False, factory=SendTimes)
     _reading: trio.CancelScope = attrs.field(init=False, factory=trio.CancelScope)
@@ -246,7 +239,7 @@ class _Conversation:
         match message["type"]:
             case "ready":
                 result.session_id = message.get("session")
-                self._keep_to(message.get("limits"))
+                self._pace = CallPace.from_limits(message.get("limits"))
                 self._ready.set()
             case "notice":
                 result.notices.append(message)
@@ -326,13 +319,13 @@ class _Conversation:
         """Send the audio, each message at its due time; return whether the connection is still open."""
         speed = 1 if self.source.is_live else self.options.speed
         began_at = trio.current_time()
-        sent_at = began_at - self._message_seconds
+        sent_at = began_at - self._pace.between_messages
         start_seconds = 0.0
         async for message in messages:
             if not self.source.is_live:
                 due = began_at + start_seconds / speed if speed else began_at
                 if speed != 1:
-                    due = max(due, sent_at + self._message_seconds)
+                    due = max(due, self._pace.due(message.end_seconds, began_at=began_at, sent_at=sent_at))
                 with trio.move_on_at(due):
                     await self.hang_up.wait()
                 if speed != 1 and not await self._wait_for_room(message.end_seconds):
@@ -354,7 +347,7 @@ class _Conversation:
         """
         heard_seconds = self._heard_seconds
         gives_up_at = trio.current_time() + self.options.send_timeout_seconds
-        while end_seconds > self._heard_seconds + self._max_ahead_seconds and not self.hang_up.is_set():
+        while end_seconds > self._heard_seconds + self._pace.max_ahead and not self.hang_up.is_set():
             if self._heard_seconds > heard_seconds:
                 heard_seconds = self._heard_seconds
                 gives_up_at = trio.current_time() + self.options.send_timeout_seconds
@@ -366,12 +359,6 @@ class _Conversation:
             with trio.move_on_after(ASK_PROGRESS_SECONDS):
                 await self.hang_up.wait()
         return True
-
-    def _keep_to(self, limits: object) -> None:
-        waiting_ms = number_at(limits, "max_waiting_audio_ms", DEFAULT_WAITING_AUDIO_MS)
-        rate = number_at(limits, "max_messages_per_second", DEFAULT_MESSAGES_PER_SECOND)
-        self._max_ahead_seconds = waiting_ms * MS * SHARE_OF_WAITING_AUDIO
-        self._message_seconds = 1 / max(1.0, rate * SHARE_OF_MESSAGE_RATE)
 
     async def _send(self, data: str | bytes) -> bool:
         """Send one message; return False when the connection is over (``_listen`` finds out why)."""

@@ -53,6 +53,12 @@ class Metrics:
             ["cause"],
             registry=registry,
         )
+        self.limit_hits_total = Counter(
+            "voice_agent_limit_hits_total",
+            "Requests and calls that were refused or ended because a limit was reached, by limit.",
+            ["limit"],
+            registry=registry,
+        )
         self.call_seconds = Histogram(
             "voice_agent_call_seconds", "How long calls lasted.", buckets=_CALL_BUCKETS, registry=registry
         )

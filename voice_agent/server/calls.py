@@ -11,9 +11,12 @@ from voice_agent.core.commands import CallOptions
 from voice_agent.core.events import CloseRecord
 from voice_agent.core.identity import ANONYMOUS, Identity
 from voice_agent.core.transport import Transport, Wire
+from voice_agent.session.call_limits import CallLimits
 from voice_agent.session.open import open_session
 from voice_agent.session.registry import CallRegistry, Place
 from voice_agent.session.services import Services
+from voice_agent.settings.current import CurrentSettings
+from voice_agent.transports.message_rate import MessageRate
 from voice_agent.transports.websocket.endpoint import (
     Receive,
     Scope,
@@ -31,6 +34,10 @@ class CallDesk:
 
     services: Services
     registry: CallRegistry
+    settings: CurrentSettings = attrs.field(
+        default=attrs.Factory(lambda desk: CurrentSettings(desk.services.settings), takes_self=True)
+    )
+    """For the limits, which follow a change while a call lasts."""
     is_open: bool = True
     """False while the server drains."""
 
@@ -57,6 +64,7 @@ class CallDesk:
                 settings=settings.websocket,
                 serve_call=partial(self._serve_call, place, admitted(scope).identity or ANONYMOUS),
                 defaults=CallOptions(partials=settings.recogniser.partials),
+                messages=self.message_rate(),
             )
 
     def refusal(self) -> str | None:
@@ -65,8 +73,18 @@ class CallDesk:
             return "draining"
         return "full" if self.registry.is_full else None
 
+    def message_rate(self) -> MessageRate:
+        """Return what holds a new call's rate of messages."""
+        return MessageRate(lambda: self.settings.now.limits.max_messages_per_second)
+
     async def _serve_call(self, place: Place, identity: Identity, transport: Transport) -> CloseRecord:
-        async with open_session(self.services, transport, identity=identity, wire=Wire.WEBSOCKET) as session:
+        async with open_session(
+            self.services,
+            transport,
+            identity=identity,
+            wire=Wire.WEBSOCKET,
+            limits=CallLimits(self.settings),
+        ) as session:
             place.hold(session)
             await session.heard_all.wait()
         assert session.record is not None  # noqa: S101 (open_session sets it before it returns)

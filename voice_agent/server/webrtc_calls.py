@@ -19,6 +19,7 @@ from voice_agent.core.errors import TooManyCandidatesError, TransportBrokenError
 from voice_agent.core.events import CloseReason
 from voice_agent.core.transport import Wire
 from voice_agent.server.calls import CallDesk
+from voice_agent.session.call_limits import CallLimits
 from voice_agent.session.open import open_session
 from voice_agent.session.registry import Place
 from voice_agent.session.session import Session
@@ -142,9 +143,14 @@ class WebRtcCalls:
         options: CallOptions,
         task_status: trio.TaskStatus[OpenedCall],
     ) -> None:
-        transport = WebRtcTransport(call.peer, options)
+        transport = WebRtcTransport(call.peer, options, self._desk.message_rate())
         try:
-            async with open_session(self._desk.services, transport, wire=Wire.WEBRTC) as session:
+            async with open_session(
+                self._desk.services,
+                transport,
+                wire=Wire.WEBRTC,
+                limits=CallLimits(self._desk.settings),
+            ) as session:
                 call.session = session
                 self._calls[opened.key] = call
                 place.hold(session)

@@ -13,8 +13,8 @@ from voice_agent.core.notices import limit_near
 from voice_agent.core.rates import NO_DEBT, Rate, take
 from voice_agent.settings.current import CurrentSettings
 
-AUDIO_NEAR_SHARE: Final = 0.5
-"""A caller is told when half of the burst is used, and again only when almost none of it is."""
+AUDIO_NEAR_SHARE: Final = 0.75
+"""A caller is told when so much of the burst is used, and again only after almost none of it was."""
 AUDIO_CALM_SHARE: Final = 0.1
 TEXT_NEAR_SHARE: Final = 0.9
 

@@ -13,6 +13,7 @@ from voice_agent.core.network import MeasuresNetwork
 from voice_agent.core.transport import Transport, Wire
 from voice_agent.observability.metrics import NO_STAGE
 from voice_agent.session.body_error import BodyError
+from voice_agent.session.call_limits import CallLimits
 from voice_agent.session.services import Services
 from voice_agent.session.session import Session
 
@@ -28,12 +29,14 @@ async def open_session(
     options: CallOptions | None = None,
     identity: Identity = ANONYMOUS,
     wire: Wire = Wire.EMBEDDED,
+    limits: CallLimits | None = None,
 ) -> AsyncIterator[Session]:
     """Run one call for as long as the block and the call last.
 
     With a ``transport`` the call lives by itself: audio and commands come from it, events go to it, and leaving the
     block waits for the call's end. Without one the block feeds the session; leaving it finishes the session.
     ``identity`` is who calls; its key id stands in each log line. ``wire`` is how.
+    ``limits`` hold what comes over the transport; a program that calls itself has none.
     What the block raises cancels the call and is raised as it is. A crash inside the call is not raised here: it is
     told by events, logged, and stands in ``session.record``.
 
@@ -49,7 +52,7 @@ async def open_session(
                └ transcribe   utterances → engine → partials and finals → outbox
     """
     measured = transport if isinstance(transport, MeasuresNetwork) else None
-    session = Session(services, session_id, identity, measured, wire)
+    session = Session(services, session_id, identity, measured, wire, limits)
     metrics = services.metrics
     body = BodyError()
     with (

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 from uuid import uuid4
 
@@ -35,6 +36,7 @@ from voice_agent.core.network import MeasuresNetwork
 from voice_agent.core.transcripts import TranscriptResult
 from voice_agent.core.transport import Transport, Wire
 from voice_agent.observability.metrics import NO_STAGE
+from voice_agent.session.call_limits import CallLimits
 from voice_agent.session.hearing import Hearing
 from voice_agent.session.inbox import AudioInbox
 from voice_agent.session.live import LiveUtterance
@@ -43,6 +45,7 @@ from voice_agent.session.outbox import Outbox
 from voice_agent.session.services import Services
 from voice_agent.session.stages import Stages
 from voice_agent.session.tap import EventTap
+from voice_agent.session.time_limits import watch_duration, watch_idle
 from voice_agent.session.transcribing import Transcribing
 
 PROTOCOL_VERSION: Final = 1
@@ -75,6 +78,7 @@ class Session:
         identity: Identity = ANONYMOUS,
         network: MeasuresNetwork | None = None,
         wire: Wire = Wire.EMBEDDED,
+        limits: CallLimits | None = None,
     ) -> None:
         self.id = session_id or uuid4().hex
         self.identity = identity
@@ -86,6 +90,9 @@ class Session:
         """For others than the caller who follow the events."""
         self._services = services
         self._settings = services.settings.session
+        self._limits = limits
+        max_seconds = identity.quotas.max_duration_seconds
+        self._max_seconds = self._settings.max_duration_seconds if max_seconds is None else max_seconds
         self._inbox = AudioInbox(self._settings.max_waiting_audio_ms)
         outbox_delay = services.metrics.queue_seconds.labels("outbox")
         self._outbox = Outbox(self._settings.max_waiting_events, self.tap.put, outbox_delay.observe)
@@ -95,7 +102,8 @@ class Session:
         self.close_seconds = self._settings.close_timeout_seconds
         """Telling the caller and closing may take so long."""
         self._opened_at = trio.current_time()
-        self._active_at = self._opened_at
+        self.active_at = self._opened_at
+        """When the caller was last heard of, on Trio's clock."""
         self._ending: Ending | None = None
         self._work_scope = trio.CancelScope()
         self._send_scope = trio.CancelScope()
@@ -124,7 +132,7 @@ class Session:
         Raises:
             SessionClosedError: the session was finished or has ended.
         """
-        self._active_at = trio.current_time()
+        self.active_at = trio.current_time()
         await self._inbox.put(frame, self._placed)
 
     async def send_text(self, text: str) -> None:
@@ -187,6 +195,24 @@ class Session:
     async def publish(self, event: SessionEvent) -> None:
         """Queue an event for the caller; waits while too many wait."""
         await self._outbox.put(attrs.evolve(event, position_ms=self.position_ms))
+        if self._limits is not None and isinstance(event, Transcript) and event.result.is_final:
+            await self._hold_to(partial(self._limits.write, len(event.result.text)))
+
+    async def _hold_to(self, count: Callable[[], Notice | None]) -> None:
+        """Count against a limit: tell the caller when it is near, end the call when it is reached."""
+        try:
+            notice = count()
+        except CallerError as error:
+            self.fail(error)
+        else:
+            if notice is not None:
+                await self.publish(notice)
+
+    def fail(self, error: CallerError, reason: CloseReason = CloseReason.CALLER_ERROR) -> None:
+        """End the call because of something that its caller did; a limit that was hit is counted."""
+        if error.limit is not None and not self.is_ending:
+            self._services.metrics.limit_hits_total.labels(error.limit).inc()
+        self.end(reason, _fault(error))
 
     def end(self, reason: CloseReason, fault: Fault | None = None) -> None:
         """Decide that the call ends. What was sent is still heard, within the finish timeout; the first call counts."""
@@ -217,9 +243,9 @@ class Session:
             # The embedding program closed the services first; the call still ends, only nobody watches it.
             log.warning("close_unwatched", session=self.id)
 
-    async def obey(self, command: Start | TypedText | Flush | Ping | Stop) -> None:
-        """Do what the caller asks for."""
-        self._active_at = trio.current_time()
+    async def obey(self, command: Start | TypedText | Flush | Ping | Stop | Notice) -> None:
+        """Do what the caller asks for, or tell what the transport has to tell."""
+        self.active_at = trio.current_time()
         match command:
             case Start(audio_format=audio_format, options=options):
                 await self.start(audio_format, options)
@@ -229,6 +255,8 @@ class Session:
                 self._inbox.flush(position_seconds)
             case Ping(id=ping_id):
                 await self.publish(Pong(id=ping_id))
+            case Notice():
+                await self.publish(command)
             case Stop():
                 # The transport ends its audio side behind the last frame; that is the end, and nothing is cut off.
                 self._has_obeyed_all.set()
@@ -241,10 +269,11 @@ class Session:
         limits = {
             "max_binary_bytes": websocket.max_binary_bytes,
             "max_text_bytes": websocket.max_text_bytes,
-            "max_messages_per_second": websocket.max_messages_per_second,
+            "max_messages_per_second": self._services.settings.limits.max_messages_per_second,
             "max_waiting_audio_ms": self._settings.max_waiting_audio_ms,
             "idle_timeout_seconds": self._settings.idle_timeout_seconds,
-            "max_duration_seconds": self._settings.max_duration_seconds,
+            "max_duration_seconds": self._max_seconds,
+            **({} if self._limits is None else self._limits.told),
         }
         await self.publish(
             SessionReady(session_id=self.id, audio_format=audio_format, options=options, limits=limits)
@@ -261,8 +290,11 @@ class Session:
             except TransportBrokenError:
                 self.end(CloseReason.HANGUP)
                 return
-            self._active_at = trio.current_time()
+            self.active_at = trio.current_time()
             self._inbox.offer(self._placed(frame))
+            if self._limits is not None:
+                # Beyond it reading goes on: what still comes is thrown away, so that the close is quick.
+                await self._hold_to(partial(self._limits.hear, frame.duration_seconds, self.active_at))
 
     async def receive_text(self, transport: Transport) -> None:
         """Do what the caller asks for; tell errors, and end the call on a fatal one."""
@@ -289,19 +321,6 @@ class Session:
             nursery.start_soon(self.stage, "listen", self._hearing.listen, send)
             nursery.start_soon(self.stage, "transcribe", self._transcribing.run, receive)
 
-    async def watch_idle(self) -> None:
-        """End the call when nothing has come for the idle timeout."""
-        ends_at = self._active_at + self._settings.idle_timeout_seconds
-        while trio.current_time() < ends_at:
-            await trio.sleep_until(ends_at)
-            ends_at = self._active_at + self._settings.idle_timeout_seconds
-        self.end(CloseReason.IDLE_TIMEOUT)
-
-    async def watch_duration(self) -> None:
-        """End the call at its maximum duration."""
-        await trio.sleep(self._settings.max_duration_seconds)
-        self.end(CloseReason.MAX_DURATION)
-
     async def work(self, transport: Transport | None) -> None:
         """Everything between the caller's audio and the last event; ends when the call does."""
         try:
@@ -310,8 +329,8 @@ class Session:
                     if transport is not None:
                         receiving.start_soon(self.stage, "receive audio", self.receive_audio, transport)
                         receiving.start_soon(self.stage, "receive text", self.receive_text, transport)
-                    receiving.start_soon(self.watch_idle)
-                    receiving.start_soon(self.watch_duration)
+                    receiving.start_soon(watch_idle, self, self._settings.idle_timeout_seconds)
+                    receiving.start_soon(watch_duration, self, self._max_seconds)
                     if self._network is not None:
                         receiving.start_soon(self._network.watch)
                     await self.hear()
@@ -386,17 +405,10 @@ class Session:
         self._work_scope.cancel()
 
     async def _tell_caller_error(self, error: CallerError) -> None:
-        fault = Fault(
-            code=error.code,
-            message=error.message,
-            is_fatal=error.fatal,
-            field=error.field,
-            close_code=error.close_code,
-        )
         if error.fatal:
-            self.end(CloseReason.CALLER_ERROR, fault)
+            self.fail(error)
         else:
-            await self.publish(fault)
+            await self.publish(_fault(error))
 
     async def _take_text(self, text: str) -> None:
         at = self._hearing.heard_seconds
@@ -466,3 +478,13 @@ class Session:
     def tell_soon(self, notice: Notice) -> None:
         """Have :meth:`tell` done by the supervisor, for who can't wait."""
         self._services.supervisor.start_soon(self.tell, notice)
+
+
+def _fault(error: CallerError) -> Fault:
+    return Fault(
+        code=error.code,
+        message=error.message,
+        is_fatal=error.fatal,
+        field=error.field,
+        close_code=error.close_code,
+    )

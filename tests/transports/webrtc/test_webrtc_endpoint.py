@@ -12,13 +12,15 @@ from voice_agent.core.errors import (
     AlreadyStartedError,
     IceTimeoutError,
     InvalidJsonError,
+    RateExceededError,
     SessionClosedError,
     TooManyUnknownTypesError,
     TransportBrokenError,
     UnknownTypeError,
 )
-from voice_agent.core.events import CloseReason, CloseRecord, Pong, SessionClosed
+from voice_agent.core.events import CloseReason, CloseRecord, Notice, Pong, SessionClosed
 from voice_agent.core.frames import Encoding
+from voice_agent.transports.message_rate import MessageRate
 from voice_agent.transports.webrtc.config import PeerConfig
 from voice_agent.transports.webrtc.endpoint import WebRtcTransport
 from voice_agent.transports.webrtc.media_thread import MediaThread
@@ -70,6 +72,27 @@ async def test_the_protocol_is_spoken_on_the_data_channel(connect: Callable) -> 
         await caller.send('{"type":"bonjour"}')
         with pytest.raises(UnknownTypeError if number < 9 else TooManyUnknownTypesError):
             await transport.recv_text()
+
+
+async def test_the_rate_of_messages_is_that_of_the_websocket(connect: Callable) -> None:
+    """Near the limit a notice comes ahead of the message, which is not lost; at the limit the call fails."""
+    peer, caller = await connect()
+    transport = WebRtcTransport(peer, messages=MessageRate(lambda: 10))
+    await transport.recv_text()
+    await caller.until(lambda: caller.channel.readyState == "open")
+    for number in range(11):
+        await caller.send(f'{{"type":"ping","id":"{number}"}}')
+    # All of them are there before the first is counted, so that they are read within a second.
+    with trio.fail_after(10):
+        while len(peer._messages._items) < 11:  # noqa: ASYNC110 (a queue between threads tells nobody that it grew)
+            await trio.sleep(0.01)
+    got = [await transport.recv_text() for _ in range(11)]
+    notice = got.pop(8)
+    assert isinstance(notice, Notice)
+    assert notice.detail == {"limit": "messages", "used": 9, "allowed": 10}
+    assert got == [Ping(id=str(number)) for number in range(10)]
+    with pytest.raises(RateExceededError):
+        await transport.recv_text()
 
 
 async def test_events_are_told_and_the_last_one_closes(connect: Callable) -> None:

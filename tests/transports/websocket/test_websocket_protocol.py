@@ -27,9 +27,11 @@ from voice_agent.core.errors import (
     UnknownTypeError,
     UnsupportedFormatError,
 )
+from voice_agent.core.events import Notice
 from voice_agent.core.formats import AudioFormat
 from voice_agent.core.frames import AudioFrame, Encoding
 from voice_agent.settings.schema import WebSocketSettings
+from voice_agent.transports.message_rate import MessageRate
 from voice_agent.transports.websocket.protocol import (
     TRANSITIONS,
     Output,
@@ -45,9 +47,15 @@ SILENCE = bytes(640)
 """20 ms of the default format."""
 
 
-def protocol(query: bytes = b"", **limits: float) -> WebSocketProtocol:
+def protocol(
+    query: bytes = b"", *, max_messages_per_second: int = 1000, **limits: float
+) -> WebSocketProtocol:
     """Return a fresh protocol with some limits of its own."""
-    return WebSocketProtocol(attrs.evolve(WebSocketSettings(), **limits), query_string=query)
+    return WebSocketProtocol(
+        attrs.evolve(WebSocketSettings(), **limits),
+        query_string=query,
+        messages=MessageRate(lambda: max_messages_per_second),
+    )
 
 
 def only_error(outputs: list[Output]) -> CallerError:
@@ -349,7 +357,7 @@ def test_the_limit_of_messages_holds_over_any_second() -> None:
     """A steady caller at the limit is served for ever; a burst across two calendar seconds is not let through."""
     steady = protocol(max_messages_per_second=8)
     for number in range(100):
-        assert steady.receive_text('{"type":"ping"}', number / 8) == [Ping()]
+        assert steady.receive_text('{"type":"ping"}', number / 8)[-1] == Ping()
     bursting = protocol(max_messages_per_second=10)
     for _ in range(10):
         bursting.receive_text('{"type":"ping"}', 0.9)
@@ -362,6 +370,18 @@ def test_messages_that_are_ignored_count_too() -> None:
     call.receive_text(STOP, 0)
     outputs = [call.receive_binary(SILENCE, 0) for _ in range(10)]
     assert isinstance(only_error(outputs[-1]), RateExceededError)
+
+
+def test_who_comes_near_the_limit_of_messages_is_told_once_before_anything_else() -> None:
+    """At nine of ten a notice comes ahead of what the message means; the tenth says nothing more, the eleventh ends it."""
+    call = protocol(max_messages_per_second=10)
+    outputs = [call.receive_text('{"type":"ping"}', number / 100) for number in range(11)]
+    assert all(output == [Ping()] for output in [*outputs[:8], outputs[9]])
+    notice, ping = outputs[8]
+    assert isinstance(notice, Notice)
+    assert (notice.code, notice.detail) == ("limit_near", {"limit": "messages", "used": 9, "allowed": 10})
+    assert ping == Ping()
+    assert isinstance(only_error(outputs[10]), RateExceededError)
 
 
 def test_a_caller_who_never_starts_is_timed_out() -> None:
@@ -456,7 +476,7 @@ class AnyCall(RuleBasedStateMachine):
 
     @invariant()
     def one_start_comes_first(self) -> None:
-        calls = [item for item in self.seen if not isinstance(item, Ping | CallerError)]
+        calls = [item for item in self.seen if not isinstance(item, Ping | Notice | CallerError)]
         assert [isinstance(item, Start) for item in calls] == [True, *[False] * (len(calls) - 1)][
             : len(calls)
         ]
@@ -467,7 +487,7 @@ class AnyCall(RuleBasedStateMachine):
         assert kinds.count(Stop) <= 1
         if Stop in kinds:
             rest = self.seen[kinds.index(Stop) + 1 :]
-            assert all(isinstance(item, Ping | CallerError) for item in rest)
+            assert all(isinstance(item, Ping | Notice | CallerError) for item in rest)
         assert kinds.count(AudioAfterStopError) <= 1
         fatal = [
             index for index, item in enumerate(self.seen) if isinstance(item, CallerError) and item.fatal

@@ -13,6 +13,7 @@ Rules
 
 from collections.abc import Callable, Mapping
 from enum import Enum, auto
+from functools import partial
 from typing import Final, Protocol
 from urllib.parse import parse_qsl
 
@@ -173,33 +174,11 @@ class WebSocketProtocol:
 
     def receive_binary(self, data: bytes, now_seconds: float) -> list[Output]:
         """Take an audio message."""
-        if self._state is State.CLOSED:
-            return []
-        outputs = self._count(now_seconds)
-        if self._state is State.CLOSED:
-            return outputs
-        try:
-            _check_size(len(data), self._settings.max_binary_bytes, "audio")
-            outputs += self._hear(data)
-        except CallerError as error:
-            outputs += self._refuse(error)
-        return outputs
+        return self._receive(now_seconds, partial(self._read_binary, data))
 
     def receive_text(self, text: str, now_seconds: float) -> list[Output]:
         """Take a JSON message."""
-        if self._state is State.CLOSED:
-            return []
-        outputs = self._count(now_seconds)
-        if self._state is State.CLOSED:
-            return outputs
-        try:
-            _check_size(_utf8_size(text), self._settings.max_text_bytes, "text")
-            outputs += self._take(
-                parse_message(text, position_seconds=self._heard_seconds, defaults=self._defaults)
-            )
-        except CallerError as error:
-            outputs += self._refuse(error)
-        return outputs
+        return self._receive(now_seconds, partial(self._read_text, text))
 
     def start_timed_out(self) -> list[Output]:
         """Tell that the time for a ``start`` is over; means nothing once the call has begun."""
@@ -214,6 +193,27 @@ class WebSocketProtocol:
     def hang_up(self) -> None:
         """Tell that the caller went away."""
         self._advance(Step.HANG_UP)
+
+    def _receive(self, now_seconds: float, read: Callable[[], list[Output]]) -> list[Output]:
+        """Count a message, then read it."""
+        if self._state is State.CLOSED:
+            return []
+        outputs: list[Output] = []
+        try:
+            if (notice := self._messages.count(now_seconds)) is not None:
+                outputs.append(notice)
+            outputs += read()
+        except CallerError as error:
+            outputs += self._refuse(error)
+        return outputs
+
+    def _read_binary(self, data: bytes) -> list[Output]:
+        _check_size(len(data), self._settings.max_binary_bytes, "audio")
+        return self._hear(data)
+
+    def _read_text(self, text: str) -> list[Output]:
+        _check_size(_utf8_size(text), self._settings.max_text_bytes, "text")
+        return self._take(parse_message(text, position_seconds=self._heard_seconds, defaults=self._defaults))
 
     def _hear(self, data: bytes) -> list[Output]:
         if self._state is State.STOPPED and self._has_told_late_audio:
@@ -260,14 +260,6 @@ class WebSocketProtocol:
         # Told later and elsewhere: the frames that it was raised through would keep the message alive until then.
         error.__traceback__ = None
         return [error]
-
-    def _count(self, now_seconds: float) -> list[Output]:
-        """Hold the rate of messages; return what the caller is told about it."""
-        try:
-            notice = self._messages.count(now_seconds)
-        except CallerError as error:
-            return self._refuse(error)
-        return [] if notice is None else [notice]
 
 
 def parse_query(query_string: bytes, defaults: CallOptions = _DEFAULT_OPTIONS) -> Start | None:
