@@ -1,10 +1,15 @@
 """What the tests of access share: an authenticator with a clock, a limiter, metrics and settings that a test can change."""
 
+import base64
+import json
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
+from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
+from joserfc.jws import JWSRegistry
 
 from voice_agent.access.authentication import ServerAuthenticator, open_authenticator
 from voice_agent.access.keys import NewKey, new_key
@@ -74,6 +79,78 @@ class Edge:
             for sample in family.samples
             if sample.name.endswith("_total")
         }
+
+
+SECRET = "a shared secret of more than 32 bytes"  # noqa: S105 - made up
+ISSUER, AUDIENCE = "https://id.example.org/", "voice-agent"
+
+
+def encoded(part: bytes | str | dict[str, Any]) -> str:
+    """One part of a token: base64url without padding (RFC 7515, appendix C)."""
+    if isinstance(part, dict):
+        part = json.dumps(part)
+    raw = part if isinstance(part, bytes) else part.encode()
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+@pytest.fixture(name="encoded", scope="session")
+def encoded_fixture() -> Any:
+    """Write one part of a token."""
+    return encoded
+
+
+@attrs.define
+class Issuer:
+    """Who signs tokens: one key of each type, and the set that it publishes."""
+
+    rsa: RSAKey = attrs.field(factory=lambda: RSAKey.generate_key(2048, {"kid": "rsa-1"}))
+    ec: ECKey = attrs.field(factory=lambda: ECKey.generate_key("P-256", {"kid": "ec-1"}))
+    okp: OKPKey = attrs.field(factory=lambda: OKPKey.generate_key("Ed25519", {"kid": "okp-1"}))
+    secret: OctKey = attrs.field(factory=lambda: OctKey.import_key(SECRET))
+
+    def key_of(self, algorithm: str) -> Any:
+        kinds = {"HS": self.secret, "RS": self.rsa, "PS": self.rsa, "ES": self.ec, "Ed": self.okp}
+        return kinds[algorithm[:2]]
+
+    def key_set(self, *names: str) -> dict[str, Any]:
+        """The public keys, by the first letters of their algorithms."""
+        return {"keys": [self.key_of(name).as_dict(private=False) for name in names or ("RS", "ES", "Ed")]}
+
+    def sign(
+        self,
+        algorithm: str = "RS256",
+        claims: dict[str, Any] | bytes | str | None = None,
+        *,
+        key: Any = None,
+        **header: Any,
+    ) -> str:
+        """Sign whatever is given, as it is; this is no library that would refuse nonsense."""
+        key = key or self.key_of(algorithm)
+        named = {"kid": key.kid} if key.kid else {}
+        start = f"{encoded({'alg': algorithm, 'typ': 'JWT'} | named | header)}.{encoded(claims or {})}"
+        signature = JWSRegistry.algorithms[algorithm].sign(start.encode(), key)
+        return f"{start}.{encoded(signature)}"
+
+
+@pytest.fixture(scope="session")
+def issuer() -> Issuer:
+    """Making an RSA key takes a while; one does for all."""
+    return Issuer()
+
+
+@pytest.fixture
+def claims(edge: Edge) -> dict[str, Any]:
+    """Claims that are good for an hour."""
+    return {"iss": ISSUER, "aud": AUDIENCE, "sub": "alice", "exp": int(edge.now) + 3600, "scope": "call"}
+
+
+@pytest.fixture
+def trusting(edge: Edge, issuer: Issuer, tmp_path: Path) -> Edge:
+    """An edge that trusts the issuer's secret and its key set, from a file."""
+    path = tmp_path / "jwks.json"
+    path.write_text(json.dumps(issuer.key_set()))
+    edge.configure(jwt_issuer=ISSUER, jwt_audience=AUDIENCE, jwt_secret=SECRET, jwks_file=path)
+    return edge
 
 
 @pytest.fixture

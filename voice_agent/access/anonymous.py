@@ -5,6 +5,7 @@ from typing import Final
 
 import attrs
 
+from voice_agent.access.tokens import takes_tokens
 from voice_agent.core.identity import ANONYMOUS, Identity, Scope
 from voice_agent.settings.schema import AccessSettings
 
@@ -21,7 +22,7 @@ def is_loopback(host: str) -> bool:
 
 def asks_who(access: AccessSettings) -> bool:
     """Whether anybody has a key or a token: there is somebody to be told apart from strangers."""
-    return bool(access.keys)
+    return bool(access.keys) or takes_tokens(access)
 
 
 def anonymous_identity(access: AccessSettings, *, host: str) -> Identity | None:

@@ -1,4 +1,4 @@
-"""The server's own authenticator: API keys and tickets, as the settings in force say.
+"""The server's own authenticator: API keys, tokens and tickets, as the settings in force say.
 
 Whatever is wrong, callers get the same error with the same words, after the same work where that can be done: an
 unknown key is compared with a hash like a known one. The log, the audit and the metrics say which part it was.
@@ -7,20 +7,25 @@ unknown key is compared with a hash like a known one. The log, the audit and the
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, NoReturn
 
 import attrs
+import trio
 
 from voice_agent.access.anonymous import asks_who
 from voice_agent.access.audit import audit_failure, audit_ticket
 from voice_agent.access.authenticator import Credentials, FailureLimiter, NoFailureLimit
-from voice_agent.access.keys import KeyTable
+from voice_agent.access.claims import SUBJECT_PREFIX
+from voice_agent.access.key_source import KeySource
+from voice_agent.access.keys import PREFIX, KeyTable
 from voice_agent.access.rejection import Reason, RejectedError
 from voice_agent.access.tickets import Ticket, Tickets
+from voice_agent.access.tokens import Tokens, takes_tokens
 from voice_agent.core.errors import SettingsError, UnauthenticatedError
 from voice_agent.core.identity import ANONYMOUS, Identity
 from voice_agent.core.request_errors import TooManyFailuresError
 from voice_agent.observability.metrics import Metrics
+from voice_agent.session.body_error import BodyError
 from voice_agent.settings.api_keys import KeysError
 from voice_agent.settings.current import CurrentSettings
 
@@ -41,7 +46,7 @@ async def open_authenticator(
     ``now`` is Unix time, which expiry is about; Trio's clock starts anywhere.
 
     Raises:
-        SettingsError: the keys are no list of keys.
+        SettingsError: the keys are no list of keys, or the file with the key set can't be used.
     """
     try:
         authenticator = ServerAuthenticator(
@@ -49,7 +54,14 @@ async def open_authenticator(
         )
     except KeysError as error:
         raise SettingsError(f"access.keys: {error}", field="access.keys") from None
-    yield authenticator
+    await authenticator.load()
+    body = BodyError()
+    with body.unwrapped():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(authenticator.run)
+            with body.noted():
+                yield authenticator
+            nursery.cancel_scope.cancel()
 
 
 class ServerAuthenticator:
@@ -68,8 +80,22 @@ class ServerAuthenticator:
         self._failures = failures
         self._now = now
         self._tickets = Tickets(current)
+        self._source = KeySource(current, metrics)
+        self._tokens = Tokens(current, self._source)
         self._keys_text = current.now.access.keys
         self._key_table = KeyTable(self._keys_text)
+
+    async def load(self) -> None:
+        """Read what has to be at hand when the first request comes.
+
+        Raises:
+            SettingsError: the file with the key set can't be used.
+        """
+        await self._source.load_file()
+
+    async def run(self) -> NoReturn:
+        """Fetch the key set when it is due, for as long as the server runs."""
+        await self._source.run()
 
     async def identify(self, credentials: Credentials, *, address: str) -> Identity:
         """Return who it is.
@@ -77,6 +103,7 @@ class ServerAuthenticator:
         Raises:
             UnauthenticatedError: they are wrong, expired or used; never says which part was wrong.
             TooManyFailuresError: the address has failed too often.
+            TokenKeysUnavailableError: no key set has come yet, so that a token can't be judged.
         """
         if not credentials.are_shown:
             raise UnauthenticatedError("Show a key or a token.")
@@ -92,7 +119,7 @@ class ServerAuthenticator:
                 retry_after_seconds=wait_seconds,
             )
         try:
-            return self._judge(credentials, ticket, address=address, now=now)
+            return await self._judge(credentials, ticket, address=address, now=now)
         except RejectedError as rejected:
             self._failures.note_failure(address)
             self._metrics.auth_failures_total.labels(rejected.reason).inc()
@@ -105,14 +132,17 @@ class ServerAuthenticator:
         audit_ticket(identity, address=address)
         return ticket
 
-    def _judge(
+    async def _judge(
         self, credentials: Credentials, ticket: Ticket | None, *, address: str, now: float
     ) -> Identity:
         if credentials.count > 1:
             raise RejectedError(Reason.SEVERAL)
         if credentials.ticket is not None:
             return self._holder(ticket, address, now)
-        return self._keys.identify(credentials.bearer or credentials.api_key or "", now=now)
+        shown = credentials.bearer or credentials.api_key or ""
+        if credentials.bearer is None or shown.startswith(PREFIX):
+            return self._keys.identify(shown, now=now)
+        return await self._tokens.identify(shown, now=now)
 
     @property
     def _keys(self) -> KeyTable:
@@ -135,6 +165,8 @@ class ServerAuthenticator:
         if asker.key_id == ANONYMOUS.key_id:
             is_known = access.allow_anonymous_beyond_loopback or not asks_who(access)
             holder = asker if is_known else None
+        elif asker.key_id.startswith(SUBJECT_PREFIX):
+            holder = asker if takes_tokens(access) else None
         else:
             holder = self._keys.find(asker.key_id, now=now)
         if holder is None:

@@ -177,6 +177,12 @@ class ServerClosingError(UnavailableError):
     code = "closing"
 
 
+class TokenKeysUnavailableError(UnavailableError):
+    """Tokens can't be checked, because their provider's keys have not been fetched yet."""
+
+    code = "token_keys_unavailable"
+
+
 _BY_STATUS: Final[dict[HTTPStatus, type[VoiceAgentError]]] = {
     kind.status: kind
     for kind in (

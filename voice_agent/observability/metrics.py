@@ -183,6 +183,12 @@ class Metrics:
             ["kind"],
             registry=registry,
         )
+        self.key_set_fetches_total = Counter(
+            "voice_agent_key_set_fetches_total",
+            "Fetches of the key set that tokens are checked with, by outcome: ok or failed.",
+            ["outcome"],
+            registry=registry,
+        )
         self.connections_open = Gauge(
             "voice_agent_connections_open", "TCP connections that are open now.", registry=registry
         )

@@ -8,10 +8,12 @@ import attrs
 from voice_agent.settings.api_keys import keys_fault
 from voice_agent.settings.lists import are_networks, are_stun_urls, are_turn_urls
 from voice_agent.settings.schema import Settings
+from voice_agent.settings.urls import is_fetchable
 
 RootT = TypeVar("RootT")
 
 MIN_SECRET_CHARS: Final = 16
+MIN_JWT_SECRET_BYTES: Final = 32
 
 
 @attrs.frozen
@@ -88,5 +90,43 @@ RULES: Final[tuple[Rule[Settings], ...]] = (
         ("access.keys",),
         lambda settings: keys_fault(settings.access.keys) is None,
         lambda settings: keys_fault(settings.access.keys) or "",
+    ),
+    Rule(
+        ("access.jwt_secret",),
+        lambda settings: not 0 < len(settings.access.jwt_secret.encode()) < MIN_JWT_SECRET_BYTES,
+        f"access.jwt_secret must have {MIN_JWT_SECRET_BYTES} bytes or more, or tokens could be forged by trying "
+        "(RFC 7518, section 3.2)",
+    ),
+    Rule(
+        ("access.jwt_secret",),
+        lambda settings: "-----BEGIN" not in settings.access.jwt_secret,
+        "access.jwt_secret must not be a key in PEM: a public key is known to everybody, and a private one does not "
+        "belong here; give the key set in access.jwks_file",
+    ),
+    Rule(
+        ("access.jwks_file", "access.jwks_url"),
+        lambda settings: not (settings.access.jwks_file and settings.access.jwks_url),
+        "access.jwks_file and access.jwks_url exclude each other",
+    ),
+    Rule(
+        ("access.jwks_url",),
+        lambda settings: not settings.access.jwks_url or is_fetchable(settings.access.jwks_url),
+        "access.jwks_url must be an https:// address, or http:// on loopback, without a user's name and fragment",
+    ),
+    Rule(
+        (
+            "access.jwt_secret",
+            "access.jwks_file",
+            "access.jwks_url",
+            "access.jwt_issuer",
+            "access.jwt_audience",
+        ),
+        lambda settings: (
+            bool(settings.access.jwt_secret or settings.access.jwks_file or settings.access.jwks_url)
+            == bool(settings.access.jwt_issuer)
+            == bool(settings.access.jwt_audience)
+        ),
+        "tokens need access.jwt_issuer, access.jwt_audience and something to check them with (access.jwt_secret, "
+        "access.jwks_file or access.jwks_url): all of the three, or none",
     ),
 )

@@ -1,8 +1,8 @@
-"""Who may call: keys, tickets, and whether nobody is asked."""
+"""Who may call: keys, tokens, tickets, and whether nobody is asked."""
 
 import attrs
 
-from voice_agent.core.units import SECONDS
+from voice_agent.core.units import MINUTES, SECONDS
 from voice_agent.settings.declare import setting
 
 
@@ -19,8 +19,45 @@ class AccessSettings:
     allow_anonymous_beyond_loopback: bool = setting(
         False,
         "Let anybody who can reach the server call, without key or token. Without it, anonymous calls are taken only "
-        "while the server listens on loopback and no keys are configured.",
+        "while the server listens on loopback and neither keys nor tokens are configured.",
         live=True,
+    )
+    jwt_issuer: str = setting("", "The `iss` that a token must have.", maximum=1024, live=True)
+    jwt_audience: str = setting("", "The `aud` that a token must have.", maximum=1024, live=True)
+    jwt_secret: str = setting(
+        "",
+        "What HS256 tokens are signed with; 32 bytes or more, used as they stand.",
+        secret=True,
+        maximum=1024,
+        live=True,
+    )
+    jwks_file: str = setting(
+        "", "A file with the key set (JWKS) that RS256, ES256 and EdDSA tokens are signed with.", live=True
+    )
+    jwks_url: str = setting(
+        "",
+        "Where the key set is fetched, instead of a file: `https://`, or `http://` on loopback.",
+        maximum=2048,
+        live=True,
+    )
+    jwks_max_age_seconds: float = setting(
+        60 * MINUTES,
+        "The key set is fetched again when it is so old; a token with an unknown key fetches it sooner.",
+        unit="seconds",
+        minimum=60,
+        maximum=7 * 86_400,
+        live=True,
+    )
+    jwt_leeway_seconds: float = setting(
+        30 * SECONDS,
+        "How far the clock of whoever signs tokens may be off.",
+        unit="seconds",
+        minimum=0,
+        maximum=300,
+        live=True,
+    )
+    jwt_tenant_claim: str = setting(
+        "tenant", "The claim that names a token's tenant.", minimum=1, maximum=256, live=True
     )
     ticket_seconds: float = setting(
         30 * SECONDS,
