@@ -73,7 +73,7 @@ async def hold_call(desk: CallDesk, events: list[SessionEvent], task_status: tri
         await caller.send_command(Start())
         task_status.started(caller)
         with desk.registry.place() as place:
-            await desk._serve_call(place, ANONYMOUS, transport)
+            await desk._serve_call(desk.services, place, ANONYMOUS, transport)
 
 
 async def speak(caller: MemoryCaller, frames: list[AudioFrame]) -> None:

@@ -87,3 +87,15 @@ def test_help_tells_the_exit_codes(arguments: tuple[str, ...]) -> None:
     assert result.exit_code == 0
     assert "Exit codes: 0 " in result.stdout
     assert run(*arguments, "--nonsense").exit_code == 2
+
+
+def test_check_tells_what_a_change_would_do(folder: Path) -> None:
+    """`--against` the file of a running server: what takes effect at once, and what waits for a restart."""
+    (folder / "running.toml").write_text("[server]\nport = 1\n")
+    (folder / "settings.toml").write_text("[server]\nport = 2\nmax_calls = 7\n")
+    result = run("check", "--against", "running.toml")
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[1:] == ["server.port: with a restart", "server.max_calls: at once"]
+    same = run("check", "--against", "settings.toml")
+    assert same.stdout.splitlines()[1:] == ["nothing would change"]
+    assert run("check", "--against", "none.toml").exit_code == 78

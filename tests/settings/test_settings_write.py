@@ -46,6 +46,7 @@ def test_the_reference_explains_each_setting() -> None:
             assert field.why in explained
             assert field.unit in explained
             assert field.range in explained
+            assert ("restart" in explained) != field.live
             at = found
 
 
@@ -79,16 +80,18 @@ def test_what_is_shown_is_toml_that_loads_to_the_same_settings(
 
 
 def test_each_value_is_shown_with_its_source(tmp_path: Path) -> None:
-    """One line a value, the source behind it."""
+    """One line a value, the source behind it, and whether a change waits for a restart."""
     path = tmp_path / "a.toml"
     path.write_text("[server]\nmax_calls = 3\n")
     shown = render_settings(
         load_settings(files=[path], environ={"VOICE_AGENT__SERVER__PORT": "1"}, flags={"server.host": "::1"})
     )
-    assert shown.splitlines()[:5] == [
+    lines = shown.splitlines()
+    assert lines[0].startswith("# ")
+    assert lines[2:7] == [
         "[server]",
-        'host = "::1"  # flag server.host',
-        "port = 1  # environment VOICE_AGENT__SERVER__PORT",
+        'host = "::1"  # flag server.host, restart',
+        "port = 1  # environment VOICE_AGENT__SERVER__PORT, restart",
         f"max_calls = 3  # {path}:2",
         "max_connections = 512  # default",
     ]

@@ -17,7 +17,8 @@ from voice_agent.observability.audit import open_audit
 from voice_agent.observability.logs import configure_logging
 from voice_agent.server.listening import HttpServer
 from voice_agent.server.run import serve as serve_until_signal
-from voice_agent.settings.load import load_settings
+from voice_agent.settings.changes import Adoption
+from voice_agent.settings.origin import SettingsOrigin
 from voice_agent.settings.schema import Settings
 from voice_agent.speech.models import find_models
 
@@ -52,7 +53,7 @@ def serve(
     recognised. A second signal ends the process at once.
     """
     try:
-        settings = load_settings(
+        origin = SettingsOrigin(
             files=config_files or None,
             flags={
                 "server.host": host,
@@ -60,22 +61,40 @@ def serve(
                 "server.grace_seconds": grace_seconds,
                 "logging.format": log_format,
             },
-        ).settings
-        logging = settings.logging
-        configure_logging(
-            logging.level,
-            logging.format,
-            transcripts=logging.transcripts,
-            max_repeats_per_minute=logging.max_repeats_per_minute,
         )
-        open_audit(logging.audit_path)
-        run_program(partial(serve_until_signal, settings, on_listening=partial(_announce, settings)))
+        settings = origin.load().settings
+        _set_up_logging(settings)
+        open_audit(settings.logging.audit_path)
+        run_program(
+            partial(
+                serve_until_signal,
+                settings,
+                on_listening=partial(_announce, settings),
+                origin=origin,
+                apply=_adopt_logging,
+            )
+        )
     except AddressInUseError as error:
         click.echo(f"voice-agent: {error}", err=True)
         sys.exit(EXIT_ADDRESS)
     except OperatorError as error:
         click.echo(f"voice-agent: {error}", err=True)
         sys.exit(exit_codes.SETTINGS)
+
+
+def _set_up_logging(settings: Settings) -> None:
+    logging = settings.logging
+    configure_logging(
+        logging.level,
+        logging.format,
+        transcripts=logging.transcripts,
+        max_repeats_per_minute=logging.max_repeats_per_minute,
+    )
+
+
+def _adopt_logging(adoption: Adoption) -> None:
+    if any(key.startswith("logging.") for key in adoption.changed):
+        _set_up_logging(adoption.settings)
 
 
 def _announce(settings: Settings, server: HttpServer) -> None:

@@ -9,6 +9,7 @@ import click
 
 from voice_agent.cli import exit_codes
 from voice_agent.core.errors import SettingsError
+from voice_agent.settings.changes import differences
 from voice_agent.settings.layers import LayerKind, Source
 from voice_agent.settings.load import LoadedSettings, load_settings
 from voice_agent.settings.write import render_reference, render_settings
@@ -36,16 +37,26 @@ def settings_group() -> None:
 
 
 @settings_group.command("check", short_help="Check the settings and name all that is wrong.")
+@click.option(
+    "--against",
+    "against",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Tell what would change for a server that runs with this settings file: at once, or with a restart.",
+)
 @config_option
-def check(config_files: tuple[Path, ...]) -> None:
+def check(config_files: tuple[Path, ...], against: Path | None) -> None:
     """Check every setting of every layer and name all that is wrong.
 
     Exit codes: 0 all settings are right, 2 wrong usage, 78 they are not; the errors are on stderr.
     """
-    sources = _load_or_exit(config_files).sources
+    loaded = _load_or_exit(config_files)
+    sources = loaded.sources
     counts = Counter(map(_layer_name, sources.values()))
     summary = ", ".join(f"{name} ({count})" for name, count in counts.items())
     click.echo(f"settings ok: {len(sources)} values, sources: {summary}")
+    if against is not None:
+        _tell_changes(_load_or_exit((against,)), loaded)
 
 
 @settings_group.command("show", short_help="Print the settings in force, each with its source.")
@@ -65,6 +76,14 @@ def reference() -> None:
     Exit codes: 0 fine, 2 wrong usage.
     """
     click.echo(render_reference(), nl=False)
+
+
+def _tell_changes(running: LoadedSettings, wanted: LoadedSettings) -> None:
+    differing = differences(running.settings, wanted.settings)
+    for field in differing:
+        click.echo(f"{field.key}: {'at once' if field.live else 'with a restart'}")
+    if not differing:
+        click.echo("nothing would change")
 
 
 def _load_or_exit(config_files: tuple[Path, ...]) -> LoadedSettings:

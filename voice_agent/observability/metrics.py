@@ -189,6 +189,17 @@ class Metrics:
             ["outcome"],
             registry=registry,
         )
+        self.settings_version = Gauge(
+            "voice_agent_settings_version",
+            "The version of the settings in force; counts the changes since the start, from 1.",
+            registry=registry,
+        )
+        self.settings_reloads_total = Counter(
+            "voice_agent_settings_reloads_total",
+            "Settings that were read again, by outcome: applied, unchanged or refused.",
+            ["outcome"],
+            registry=registry,
+        )
         self.connections_open = Gauge(
             "voice_agent_connections_open", "TCP connections that are open now.", registry=registry
         )

@@ -15,7 +15,7 @@ from voice_agent.session.call_limits import CallLimits
 from voice_agent.session.open import open_session
 from voice_agent.session.registry import CallRegistry, Place
 from voice_agent.session.services import Services
-from voice_agent.settings.current import CurrentSettings
+from voice_agent.settings.current import SCOPE_KEY, CurrentSettings, InForce
 from voice_agent.transports.message_rate import MessageRate
 from voice_agent.transports.websocket.endpoint import (
     Receive,
@@ -37,7 +37,7 @@ class CallDesk:
     settings: CurrentSettings = attrs.field(
         default=attrs.Factory(lambda desk: CurrentSettings(desk.services.settings), takes_self=True)
     )
-    """For the limits, which follow a change while a call lasts."""
+    """What is in force for the calls to come; the limits follow it while a call lasts."""
     is_open: bool = True
     """False while the server drains."""
 
@@ -55,14 +55,16 @@ class CallDesk:
                 headers=[(b"retry-after", str(RETRY_AFTER_SECONDS).encode())],
             )
             return
-        settings = self.services.settings
+        # The connection below has taken its limits from the same settings.
+        services = self.services_for((scope.get("state") or {}).get(SCOPE_KEY) or self.settings.in_force)
+        settings = services.settings
         with self.registry.place() as place:
             await handle_websocket(
                 scope,
                 receive,
                 send,
                 settings=settings.websocket,
-                serve_call=partial(self._serve_call, place, admitted(scope).identity or ANONYMOUS),
+                serve_call=partial(self._serve_call, services, place, admitted(scope).identity or ANONYMOUS),
                 defaults=CallOptions(partials=settings.recogniser.partials),
                 messages=self.message_rate(),
             )
@@ -73,13 +75,19 @@ class CallDesk:
             return "draining"
         return "full" if self.registry.is_full else None
 
+    def services_for(self, in_force: InForce) -> Services:
+        """Return what a call works with that begins under these settings, and keeps them."""
+        return attrs.evolve(self.services, settings=in_force.settings, settings_version=in_force.version)
+
     def message_rate(self) -> MessageRate:
         """Return what holds a new call's rate of messages."""
         return MessageRate(lambda: self.settings.now.limits.max_messages_per_second)
 
-    async def _serve_call(self, place: Place, identity: Identity, transport: Transport) -> CloseRecord:
+    async def _serve_call(
+        self, services: Services, place: Place, identity: Identity, transport: Transport
+    ) -> CloseRecord:
         async with open_session(
-            self.services,
+            services,
             transport,
             identity=identity,
             wire=Wire.WEBSOCKET,

@@ -21,7 +21,7 @@ import socket as stdlib_socket
 import struct
 from collections import abc
 from importlib.metadata import version
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import structlog
 import trio
@@ -36,7 +36,7 @@ from voice_agent.core.errors import OperatorError
 from voice_agent.core.request_errors import BodyTimeoutError
 from voice_agent.core.units import KIB
 from voice_agent.server.conversation import Phase
-from voice_agent.server.guard_limits import GuardHooks, GuardLimits, Intervention
+from voice_agent.server.guard_limits import GuardHooks, GuardLimits, GuardTerms, Intervention
 from voice_agent.server.guarded_http import GuardedH11Protocol
 from voice_agent.server.handler_tasks import GuardedTaskGroup, alone
 
@@ -77,11 +77,13 @@ class GuardedTCPServer(TCPServer):
         stream: trio.SocketStream | trio.SSLStream[trio.SocketStream],
         limits: GuardLimits,
         hooks: GuardHooks,
+        terms: abc.Callable[[], GuardTerms] | None = None,
     ) -> None:
         super().__init__(app, config, context, state, cast("trio.SSLStream[trio.SocketStream]", stream))
         self._transport = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
         self._is_tls = isinstance(stream, trio.SSLStream)
         self.limits = limits
+        self._terms = terms
         self.hooks = hooks
         self.phase = Phase.HEADERS
         self.heard_at = trio.current_time()
@@ -93,6 +95,7 @@ class GuardedTCPServer(TCPServer):
         self._is_discarding = False
         self._guarded: GuardedH11Protocol | None = None
         self._companions: trio.Nursery | None = None
+        self._handler_group: GuardedTaskGroup | None = None
 
     @property
     def _socket(self) -> trio.socket.SocketType:
@@ -123,11 +126,12 @@ class GuardedTCPServer(TCPServer):
                 return
         sock = self._socket
         async with trio.open_nursery() as handlers:
+            self._handler_group = GuardedTaskGroup(handlers, self.limits, self.hooks)
             protocol = GuardedH11Protocol(
                 self.app,
                 self.config,
                 self.context,
-                GuardedTaskGroup(handlers, self.limits, self.hooks),
+                self._handler_group,
                 ConnectionState(self.state),
                 self._is_tls,
                 parse_socket_addr(sock.family, sock.getpeername()),
@@ -153,6 +157,19 @@ class GuardedTCPServer(TCPServer):
         """Run a task that ends with the reader."""
         if self._companions is not None:
             self._companions.start_soon(task)
+
+    def settle(self) -> dict[str, Any]:
+        """Take the limits that are in force now, for the request that begins; returns its scope's ``state``.
+
+        A connection may be kept for hours by a proxy, and become a call at its end.
+        """
+        if self._terms is None:
+            return {}
+        terms = self._terms()
+        self.limits = terms.limits
+        if self._handler_group is not None:
+            self._handler_group.limits = terms.limits
+        return terms.state
 
     # Reading
 

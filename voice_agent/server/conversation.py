@@ -33,6 +33,10 @@ class Conversation(Protocol):
     heard_at: float
     """When the peer was last heard, on Trio's clock."""
 
+    def settle(self) -> dict[str, Any]:
+        """Take the limits that are in force now, for the request that begins; returns its scope's ``state``."""
+        ...
+
     def enter(self, phase: Phase, seconds: float | None = None) -> None:
         """Wait for something else from now on, for so many seconds (None: without a deadline)."""
         ...

@@ -1,7 +1,7 @@
 """What the connection guard allows one connection, and what it tells about its interventions."""
 
 from enum import StrEnum
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import attrs
 
@@ -92,6 +92,15 @@ class GuardLimits:
             ),
             close_timeout_seconds=session.close_timeout_seconds,
         )
+
+
+@attrs.frozen
+class GuardTerms:
+    """What holds for one request and for the WebSocket that it may become."""
+
+    limits: GuardLimits
+    state: dict[str, Any]
+    """What the application finds in the ``state`` of its ASGI scope."""
 
 
 class GuardHooks:

@@ -193,6 +193,7 @@ class GuardedH11Protocol(H11Protocol):
 
     async def _admit(self, request: h11.Request) -> None:
         self._method = request.method
+        self.connection_state = ConnectionState(self._conversation.settle())
         limits = self._conversation.limits
         refusal = _refusal(request, limits.max_body_bytes)
         if refusal is not None:

@@ -13,7 +13,7 @@ import structlog
 import trio
 from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.events import Request, Response, StreamClosed
-from hypercorn.protocol.ws_stream import ASGIWebsocketState, Handshake, WSStream
+from hypercorn.protocol.ws_stream import ASGIWebsocketState, Handshake, WebsocketBuffer, WSStream
 from hypercorn.utils import UnexpectedMessageError
 from wsproto.connection import Connection, ConnectionState, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Message, Ping, TextMessage
@@ -117,6 +117,8 @@ class GuardedWSStream(WSStream):
         super().__init__(*arguments)
         self._conversation = conversation
         self._answer = answer
+        limits = conversation.limits
+        self.buffer = WebsocketBuffer(max(limits.max_binary_bytes, limits.max_text_bytes))
         self._close_code = int(CloseReason.ABNORMAL_CLOSURE)
         self._close_reason = ""
 

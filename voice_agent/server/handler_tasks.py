@@ -91,7 +91,8 @@ class GuardedTaskGroup(TaskGroup):
     def __init__(self, nursery: trio.Nursery, limits: GuardLimits, hooks: GuardHooks) -> None:
         super().__init__()
         self._nursery = nursery
-        self._limits = limits
+        self.limits = limits
+        """For the handlers that are started from now on."""
         self._hooks = hooks
 
     async def spawn_app(
@@ -101,11 +102,11 @@ class GuardedTaskGroup(TaskGroup):
         assert self._nursery is not None  # noqa: S101 - Hypercorn's attribute is optional, ours is always set
         # A request's body is bounded in bytes and in time, so an HTTP handler may leave it unread.
         stall_seconds = (
-            self._limits.handler_stall_seconds
+            self.limits.handler_stall_seconds
             if scope["type"] == "websocket"
-            else self._limits.body_timeout_seconds
+            else self.limits.body_timeout_seconds
         )
-        inbox = HandlerInbox(self._limits.max_waiting_messages, stall_seconds)
+        inbox = HandlerInbox(self.limits.max_waiting_messages, stall_seconds)
         self._nursery.start_soon(self._run_app, app, scope, inbox, send)
         return inbox.put
 

@@ -5,6 +5,7 @@ step, and whose lifespan hands the application a nursery in which crashes are lo
 what an application needs is started by who assembles the server.
 """
 
+import math
 from collections import abc
 from contextlib import asynccontextmanager
 from functools import partial
@@ -19,7 +20,8 @@ from hypercorn.typing import AppWrapper
 
 from voice_agent.core.errors import AddressInUseError
 from voice_agent.server.connection import GuardedTCPServer, check_hypercorn
-from voice_agent.server.guard_limits import GuardHooks, GuardLimits, Intervention
+from voice_agent.server.guard_limits import GuardHooks, GuardLimits, GuardTerms, Intervention
+from voice_agent.settings.current import SCOPE_KEY, CurrentSettings, InForce
 from voice_agent.settings.schema import ServerSettings, Settings
 
 log = structlog.get_logger(__name__)
@@ -51,18 +53,18 @@ class HypercornLog:
 class HttpServer:
     """The listening server; see :func:`open_http_server`."""
 
-    def __init__(self, app: AppWrapper, limits: GuardLimits, hooks: GuardHooks) -> None:
+    def __init__(self, app: AppWrapper, terms: abc.Callable[[], GuardTerms], hooks: GuardHooks) -> None:
         self.addresses: list[tuple[str, int]] = []
         """Host and port of each listener, as bound."""
         self._app = app
-        self._limits = limits
+        self._terms = terms
         self._hooks = hooks
-        self._config = _hypercorn_config(limits)
+        self._config = _hypercorn_config(terms().limits)
         self._context = WorkerContext(None)
         self._accepting = trio.CancelScope()
         self._connections: set[GuardedTCPServer] = set()
         self._emptied = trio.Event()
-        self._close_seconds = limits.close_timeout_seconds
+        self._close_seconds = math.inf
 
     @property
     def connection_count(self) -> int:
@@ -98,11 +100,12 @@ class HttpServer:
                 task_status.started()
 
     async def _serve(self, stream: trio.SocketStream) -> None:
-        if len(self._connections) >= self._limits.max_connections:
+        limits = self._terms().limits
+        if len(self._connections) >= limits.max_connections:
             self._hooks.connection_refused()
             return
         connection = GuardedTCPServer(
-            self._app, self._config, self._context, {}, stream, self._limits, self._hooks
+            self._app, self._config, self._context, {}, stream, limits, self._hooks, self._terms
         )
         self._connections.add(connection)
         self._hooks.connection_opened()
@@ -122,7 +125,7 @@ class HttpServer:
             async with trio.open_nursery() as nursery:
                 for connection in list(self._connections):
                     nursery.start_soon(connection.shut_down, SERVICE_RESTART)
-                with trio.move_on_after(self._close_seconds):
+                with trio.move_on_after(min(self._close_seconds, self._terms().limits.close_timeout_seconds)):
                     await self.wait_closed()
                 # Also what wakes a shut_down that waits in a shielded send for a peer that does not read.
                 for connection in list(self._connections):
@@ -135,7 +138,6 @@ def _hypercorn_config(limits: GuardLimits) -> Config:
     config.alpn_protocols = ["http/1.1"]
     config.include_server_header = False
     config.h11_max_incomplete_size = limits.max_header_bytes
-    config.websocket_max_message_size = max(limits.max_binary_bytes, limits.max_text_bytes)
     return config
 
 
@@ -150,11 +152,31 @@ async def _listen(server: ServerSettings) -> list[trio.SocketListener]:
         ) from error
 
 
+def _fixed_terms(limits: GuardLimits) -> abc.Callable[[], GuardTerms]:
+    terms = GuardTerms(limits, {})
+    return lambda: terms
+
+
+def _followed_terms(current: CurrentSettings) -> abc.Callable[[], GuardTerms]:
+    made_of: InForce | None = None
+    terms = GuardTerms(GuardLimits(), {})
+
+    def followed() -> GuardTerms:
+        nonlocal made_of, terms
+        if made_of is not current.in_force:
+            made_of = current.in_force
+            terms = GuardTerms(GuardLimits.from_settings(made_of.settings), {SCOPE_KEY: made_of})
+        return terms
+
+    return followed
+
+
 @asynccontextmanager
 async def open_http_server(
     app: ASGIApp,
     settings: Settings,
     *,
+    current: CurrentSettings | None = None,
     limits: GuardLimits | None = None,
     hooks: GuardHooks | None = None,
 ) -> abc.AsyncIterator[HttpServer]:
@@ -162,7 +184,8 @@ async def open_http_server(
 
     Leaving it stops accepting, ends WebSockets with 1012 and idle connections at once, lets responses finish, and
     cuts off what is left after the close timeout. To let calls end in peace, call ``stop_accepting()`` and wait for
-    them before leaving.
+    them before leaving. With ``current`` each connection and request has the limits that are in force when it comes,
+    and the scope's ``state`` holds those settings; a WebSocket keeps them. ``limits`` takes the place of all of them.
 
     Raises:
         AddressInUseError: the address is taken or can't be had.
@@ -170,8 +193,8 @@ async def open_http_server(
         ExceptionGroup: around what the body raises, as from any nursery.
     """
     check_hypercorn()
-    limits = limits or GuardLimits.from_settings(settings)
-    server = HttpServer(ASGIWrapper(app), limits, hooks or GuardHooks())
+    terms = _fixed_terms(limits) if limits else _followed_terms(current or CurrentSettings(settings))
+    server = HttpServer(ASGIWrapper(app), terms, hooks or GuardHooks())
     listeners = await _listen(settings.server)
     async with trio.open_nursery() as connections, trio.open_nursery() as accepting:
         await accepting.start(server._accept, listeners, connections)  # noqa: SLF001 - its own constructor

@@ -3,7 +3,8 @@
 ::
 
     root
-     ├ signals      first: drain; second: exit at once
+     ├ signals      first: drain; second: exit at once; SIGHUP: read the settings again
+     ├ reload       the settings' files
      ├ summaries    of log lines that came too often
      └ services     models, engine workers, supervisor
         └ media thread     asyncio, for WebRTC
@@ -35,12 +36,15 @@ from voice_agent.server.drain import drain
 from voice_agent.server.guard_metrics import GuardMetrics
 from voice_agent.server.last_resort import end_process_after
 from voice_agent.server.listening import HttpServer, open_http_server
-from voice_agent.server.signals import STOP_SIGNALS, obey_signals
+from voice_agent.server.reload import SettingsReload
+from voice_agent.server.signals import OBEYED_SIGNALS, obey_signals
 from voice_agent.server.stopping import Stopping
 from voice_agent.server.webrtc_calls import open_webrtc_calls
 from voice_agent.session.registry import CallRegistry
+from voice_agent.settings.changes import Adoption
 from voice_agent.settings.current import CurrentSettings
 from voice_agent.settings.effective import effective_settings
+from voice_agent.settings.origin import SettingsOrigin
 from voice_agent.settings.schema import Settings
 from voice_agent.transports.webrtc.media_thread import open_media_thread
 from voice_agent.transports.websocket.endpoint import Receive, Scope, Send
@@ -70,22 +74,37 @@ def check_bind(host: str) -> None:
         )
 
 
-async def serve(settings: Settings, *, on_listening: Callable[[HttpServer], None]) -> None:
+async def serve(
+    settings: Settings,
+    *,
+    on_listening: Callable[[HttpServer], None],
+    origin: SettingsOrigin | None = None,
+    apply: Callable[[Adoption], None] = lambda _adoption: None,
+) -> None:
     """Serve until SIGTERM or SIGINT, then drain and return.
+
+    ``origin`` is where the settings came from: they are read again when they change there, and at SIGHUP. ``apply`` is
+    told of others that have come into force, for what can't follow them by itself. Without an origin they stay.
 
     Raises:
         OperatorError: the settings, the models or the address make serving impossible.
     """
     check_bind(settings.server.host)
     current = CurrentSettings(settings)
-    with trio.open_signal_receiver(*STOP_SIGNALS) as signals:
+    with trio.open_signal_receiver(*OBEYED_SIGNALS) as signals:
         async with trio.open_nursery() as root:
             stopping = Stopping(current, last_resort=end_process_after)
-            root.start_soon(obey_signals, signals, stopping)
+            metrics = Metrics(with_process=True)
+            reload = SettingsReload(
+                origin or SettingsOrigin(files=(), environ={}), current, metrics, apply=apply
+            )
+            root.start_soon(obey_signals, signals, stopping, reload.ask)
             root.start_soon(tell_suppressed_each_minute, repeat_limiter)
             abort_of_start: trio.CancelScope = await root.start(_abort_start, stopping, root.cancel_scope)
-            async with _open_server(current, stopping) as (server, desk):
+            async with _open_server(current, metrics, stopping) as (server, desk):
                 abort_of_start.cancel()
+                if origin is not None:
+                    root.start_soon(reload.run)
                 on_listening(server)
                 await stopping.begun.wait()
                 await drain(desk, stopping, server)
@@ -94,16 +113,16 @@ async def serve(settings: Settings, *, on_listening: Callable[[HttpServer], None
 
 @asynccontextmanager
 async def _open_server(
-    current: CurrentSettings, stopping: Stopping
+    current: CurrentSettings, metrics: Metrics, stopping: Stopping
 ) -> AsyncIterator[tuple[HttpServer, CallDesk]]:
     settings = current.now
-    metrics = Metrics(with_process=True)
     metrics.tasks.set_function(lambda: trio.lowlevel.current_statistics().tasks_living)
     metrics.threads.set_function(count_threads)
     lag = LoopLag(metrics.loop_lag_seconds.observe)
     async with open_services(settings, metrics=metrics) as services:
         services.supervisor.start_soon(lag.probe, name="loop lag")
-        desk = CallDesk(services=services, registry=CallRegistry(settings.server.max_calls))
+        registry = CallRegistry(lambda: current.now.server.max_calls)
+        desk = CallDesk(services=services, registry=registry, settings=current)
         async with (
             open_media_thread() as media,
             open_webrtc_calls(desk, media.open_peer) as webrtc_calls,
@@ -111,7 +130,7 @@ async def _open_server(
             administration = Administration(
                 registry=desk.registry,
                 stopping=stopping,
-                settings=lambda: effective_settings(current.now, {}, version=current.version),
+                settings=lambda: effective_settings(current.now, current.sources, version=current.version),
             )
             web = create_app(
                 metrics=metrics,
@@ -123,7 +142,7 @@ async def _open_server(
                 ],
             )
             async with open_http_server(
-                split(cast("Asgi", web), desk), settings, hooks=GuardMetrics(metrics)
+                split(cast("Asgi", web), desk), settings, current=current, hooks=GuardMetrics(metrics)
             ) as server:
                 yield server, desk
 

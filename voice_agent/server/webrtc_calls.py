@@ -22,8 +22,10 @@ from voice_agent.server.calls import CallDesk
 from voice_agent.session.call_limits import CallLimits
 from voice_agent.session.open import open_session
 from voice_agent.session.registry import Place
+from voice_agent.session.services import Services
 from voice_agent.session.session import Session
 from voice_agent.settings.lists import split_list
+from voice_agent.settings.schema import Settings
 from voice_agent.transports.webrtc.candidates import AddressPolicy
 from voice_agent.transports.webrtc.config import IceServer, PeerConfig
 from voice_agent.transports.webrtc.endpoint import WebRtcTransport
@@ -75,19 +77,30 @@ class WebRtcCalls:
 
     def __init__(self, desk: CallDesk, nursery: trio.Nursery, open_peer: OpenPeer) -> None:
         self._desk = desk
-        self._settings = desk.services.settings.webrtc
         self._nursery = nursery
         self._open_peer = open_peer
         self._calls: dict[str, WebRtcCall] = {}
-        self.policy = AddressPolicy(
-            allow_loopback=self._settings.allow_loopback_candidates,
-            max_candidates=self._settings.max_candidates,
-        )
-        self.max_offer_bytes = self._settings.max_offer_bytes
-        self.defaults = CallOptions(partials=desk.services.settings.recogniser.partials)
 
     def __len__(self) -> int:
         return len(self._calls)
+
+    @property
+    def policy(self) -> AddressPolicy:
+        """Which candidates are taken now."""
+        settings = self._desk.settings.now.webrtc
+        return AddressPolicy(
+            allow_loopback=settings.allow_loopback_candidates, max_candidates=settings.max_candidates
+        )
+
+    @property
+    def max_offer_bytes(self) -> int:
+        """The largest body of a request now."""
+        return self._desk.settings.now.webrtc.max_offer_bytes
+
+    @property
+    def defaults(self) -> CallOptions:
+        """The options of a caller who does not choose now."""
+        return CallOptions(partials=self._desk.settings.now.recogniser.partials)
 
     def refusal(self) -> str | None:
         """Return why no call is taken now, and count it; None while calls are taken."""
@@ -116,27 +129,30 @@ class WebRtcCalls:
         if (cause := self.refusal()) is not None:
             raise CallRefusedError(cause)
         with self._desk.registry.place() as place:
-            servers = ice_servers(self._settings, unix_seconds=time())
-            peer = await self._open_peer(self._config(servers))
+            services = self._desk.services_for(self._desk.settings.in_force)
+            settings = services.settings
+            servers = ice_servers(settings.webrtc, unix_seconds=time())
+            peer = await self._open_peer(_peer_config(settings, servers))
             try:
                 answer = complete_answer(await peer.answer(offer.text), offer)
                 call = WebRtcCall(
                     etag=new_etag(),
                     username_fragment=offer.username_fragment,
                     peer=peer,
-                    candidates_left=self.policy.max_candidates
+                    candidates_left=settings.webrtc.max_candidates
                     - len(offer.candidates)
                     - offer.candidates_dropped,
                 )
                 opened = OpenedCall(
                     key=new_call_key(), etag=call.etag, answer=answer, links=link_headers(servers)
                 )
-                await self._converse(place, call, opened, options, task_status)
+                await self._converse(services, place, call, opened, options, task_status)
             finally:
                 await peer.aclose()
 
     async def _converse(
         self,
+        services: Services,
         place: Place,
         call: WebRtcCall,
         opened: OpenedCall,
@@ -146,7 +162,7 @@ class WebRtcCalls:
         transport = WebRtcTransport(call.peer, options, self._desk.message_rate())
         try:
             async with open_session(
-                self._desk.services,
+                services,
                 transport,
                 wire=Wire.WEBRTC,
                 limits=CallLimits(self._desk.settings),
@@ -162,18 +178,19 @@ class WebRtcCalls:
         finally:
             self._calls.pop(opened.key, None)
 
-    def _config(self, servers: tuple[IceServer, ...]) -> PeerConfig:
-        settings = self._settings
-        return PeerConfig(
-            ice_servers=servers,
-            allowed_networks=split_list(settings.allowed_networks),
-            allowed_interfaces=split_list(settings.allowed_interfaces),
-            is_relay_only=settings.relay_only,
-            setup_timeout_seconds=settings.setup_timeout_seconds,
-            media_timeout_seconds=settings.media_timeout_seconds,
-            max_candidates=settings.max_candidates,
-            close_timeout_seconds=self._desk.services.settings.session.close_timeout_seconds,
-        )
+
+def _peer_config(settings: Settings, servers: tuple[IceServer, ...]) -> PeerConfig:
+    webrtc = settings.webrtc
+    return PeerConfig(
+        ice_servers=servers,
+        allowed_networks=split_list(webrtc.allowed_networks),
+        allowed_interfaces=split_list(webrtc.allowed_interfaces),
+        is_relay_only=webrtc.relay_only,
+        setup_timeout_seconds=webrtc.setup_timeout_seconds,
+        media_timeout_seconds=webrtc.media_timeout_seconds,
+        max_candidates=webrtc.max_candidates,
+        close_timeout_seconds=settings.session.close_timeout_seconds,
+    )
 
 
 @asynccontextmanager

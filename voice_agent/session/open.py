@@ -59,7 +59,7 @@ async def open_session(
         structlog.contextvars.bound_contextvars(session=session.id, key=identity.key_id),
         metrics.active_sessions.track_inprogress(),
     ):
-        log.info("call_opened")
+        log.info("call_opened", settings_version=session.settings_version)
         try:
             with body.unwrapped():
                 async with trio.open_nursery() as call:

@@ -53,8 +53,9 @@ class Place:
 class CallRegistry:
     """The open calls of a process. A call is in here for exactly as long as its ``place`` block."""
 
-    def __init__(self, max_calls: int) -> None:
-        self._max_calls = max_calls
+    def __init__(self, max_calls: int | Callable[[], int]) -> None:
+        """``max_calls`` may be a function, which is asked whenever it matters."""
+        self._max_calls = max_calls if callable(max_calls) else lambda: max_calls
         self._places_taken = 0
         self._calls_enrolled = 0
         self._sessions: dict[int, Session] = {}
@@ -69,7 +70,7 @@ class CallRegistry:
     @property
     def is_full(self) -> bool:
         """Whether another call would be one too many."""
-        return self._places_taken >= self._max_calls
+        return self._places_taken >= self._max_calls()
 
     @contextmanager
     def place(self) -> Iterator[Place]:

@@ -37,6 +37,8 @@ FILE_NAME: Final = "settings.toml"
 LOCAL_FILE_NAME: Final = "settings.local.toml"
 MAX_FILE_BYTES: Final = 1 * MIB
 MAX_SECRET_BYTES: Final = 64 * KIB
+MAX_TOLD: Final = 1000
+"""Mistakes that one error names; a file of another kind, taken for settings, has thousands."""
 
 RootT = TypeVar("RootT")
 _NO_FLAGS: Final[Mapping[str, object]] = MappingProxyType({})
@@ -177,7 +179,7 @@ def _checked(layer: Layer, fields: Mapping[str, SettingField], problems: list[_P
         field = fields.get(key)
         if field is None:
             if key not in sections or entry.value != {}:
-                problems.append(_unknown(key, entry, fields))
+                problems.append(_unknown(key, entry, fields if len(problems) < MAX_TOLD else {}))
             continue
         from_file = entry.source.kind is LayerKind.FILE
         if field.secret and (from_file or entry.source.kind is LayerKind.FLAG):
@@ -194,6 +196,7 @@ def _checked(layer: Layer, fields: Mapping[str, SettingField], problems: list[_P
 
 
 def _unknown(key: str, entry: Entry, fields: Mapping[str, SettingField]) -> _Problem:
+    """Return what is wrong, with advice from the ``fields`` that there are; looking for what was meant takes its time."""
     # Text may be a secret under a misspelt name.
     value = REDACTED if isinstance(entry.value, str) else shown(entry.value)
     stated = f"{key} = {value} ({entry.source})"
@@ -230,7 +233,10 @@ def _nested(merged: Layer, fields: Mapping[str, SettingField]) -> dict[str, dict
 
 def _error(problems: Sequence[_Problem]) -> SettingsError:
     count = "1 error" if len(problems) == 1 else f"{len(problems)} errors"
-    lines = "".join(f"\n  {problem.words}" for problem in problems)
+    told = [problem.words for problem in problems[:MAX_TOLD]]
+    if len(problems) > MAX_TOLD:
+        told.append(f"and {len(problems) - MAX_TOLD} more")
+    lines = "".join(f"\n  {words}" for words in told)
     keys = {problem.key for problem in problems}
     return SettingsError(f"{count} in the settings:{lines}", field=keys.pop() if len(keys) == 1 else None)
 

@@ -13,9 +13,11 @@ class AudioSettings:
     """How audio is prepared for the models."""
 
     resampler: Literal["soxr", "samplerate"] = setting(
-        "samplerate", "Which library resamples; the decision record has the comparison."
+        "samplerate", "Which library resamples; the decision record has the comparison.", live=True
     )
-    resampler_quality: Literal["fast", "medium", "best"] = setting("fast", "Filter length against CPU.")
+    resampler_quality: Literal["fast", "medium", "best"] = setting(
+        "fast", "Filter length against CPU.", live=True
+    )
 
 
 @attrs.frozen(kw_only=True)
@@ -26,18 +28,25 @@ class VadSettings:
     model_sha256: str = setting(
         "", "Expected checksum of `model_path`; empty accepts any when a path is set."
     )
-    threshold: float = setting(0.5, "Speech begins at this probability.", minimum=0.05, maximum=0.95)
+    threshold: float = setting(
+        0.5, "Speech begins at this probability.", minimum=0.05, maximum=0.95, live=True
+    )
     release_threshold: float = setting(
-        0.35, "Speech goes on above this probability.", minimum=0.01, maximum=0.95
+        0.35, "Speech goes on above this probability.", minimum=0.01, maximum=0.95, live=True
     )
     min_speech_ms: int = setting(
-        96, "Shorter sounds are no speech.", unit="milliseconds", minimum=32, maximum=2000
+        96, "Shorter sounds are no speech.", unit="milliseconds", minimum=32, maximum=2000, live=True
     )
     hangover_ms: int = setting(
-        300, "Silence that ends an utterance.", unit="milliseconds", minimum=64, maximum=5000
+        300, "Silence that ends an utterance.", unit="milliseconds", minimum=64, maximum=5000, live=True
     )
     pre_roll_ms: int = setting(
-        256, "Audio kept from before speech was noticed.", unit="milliseconds", minimum=0, maximum=2000
+        256,
+        "Audio kept from before speech was noticed.",
+        unit="milliseconds",
+        minimum=0,
+        maximum=2000,
+        live=True,
     )
     max_utterance_seconds: float = setting(
         14 * SECONDS,
@@ -45,9 +54,10 @@ class VadSettings:
         unit="seconds",
         minimum=2,
         maximum=30,
+        live=True,
     )
     cut_search_seconds: float = setting(
-        5 * SECONDS, "How far back a quiet point may be.", unit="seconds", minimum=0.5, maximum=15
+        5 * SECONDS, "How far back a quiet point may be.", unit="seconds", minimum=0.5, maximum=15, live=True
     )
 
 
@@ -64,9 +74,9 @@ class RecogniserSettings:
     max_waiting: int = setting(
         256, "Recognitions that may wait.", unit="utterances", minimum=1, maximum=100_000
     )
-    partials: bool = setting(True, "Whether callers get partials unless they decline.")
+    partials: bool = setting(True, "Whether callers get partials unless they decline.", live=True)
     partial_interval_ms: int = setting(
-        400, "New speech between two partials.", unit="milliseconds", minimum=100, maximum=10_000
+        400, "New speech between two partials.", unit="milliseconds", minimum=100, maximum=10_000, live=True
     )
     context_seconds: float = setting(
         8 * SECONDS,
@@ -74,7 +84,8 @@ class RecogniserSettings:
         unit="seconds",
         minimum=0,
         maximum=15,
+        live=True,
     )
     min_confidence: float = setting(
-        0.35, "Results below this are noise, not words.", minimum=0.0, maximum=1.0
+        0.35, "Results below this are noise, not words.", minimum=0.0, maximum=1.0, live=True
     )

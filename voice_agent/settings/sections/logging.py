@@ -11,11 +11,16 @@ from voice_agent.settings.declare import setting
 class LoggingSettings:
     """What is logged and how."""
 
-    level: Literal["debug", "info", "warning", "error"] = setting("info", "The least severe level written.")
-    format: Literal["auto", "json", "console"] = setting("auto", "`auto`: console on a terminal, else JSON.")
+    level: Literal["debug", "info", "warning", "error"] = setting(
+        "info", "The least severe level written.", live=True
+    )
+    format: Literal["auto", "json", "console"] = setting(
+        "auto", "`auto`: console on a terminal, else JSON.", live=True
+    )
     transcripts: bool = setting(
         False,
         "Whether finals are logged with their text. It is what callers said: leave it off unless they know.",
+        live=True,
     )
     max_repeats_per_minute: int = setting(
         60,
@@ -23,6 +28,7 @@ class LoggingSettings:
         unit="lines",
         minimum=1,
         maximum=1_000_000,
+        live=True,
     )
     audit_path: str = setting(
         "",

@@ -13,7 +13,7 @@ class ServerSettings:
     host: str = setting("127.0.0.1", "Address to listen on; beyond loopback only with authentication.")
     port: int = setting(8080, "TCP port; 0 takes a free one and prints it.", minimum=0, maximum=65_535)
     max_calls: int = setting(
-        64, "Calls at once; the next one gets 503.", unit="calls", minimum=1, maximum=10_000
+        64, "Calls at once; the next one gets 503.", unit="calls", minimum=1, maximum=10_000, live=True
     )
     max_connections: int = setting(
         512,
@@ -21,6 +21,7 @@ class ServerSettings:
         unit="connections",
         minimum=1,
         maximum=100_000,
+        live=True,
     )
     grace_seconds: float = setting(
         30 * SECONDS,
@@ -40,10 +41,20 @@ class ServerSettings:
         live=True,
     )
     header_timeout_seconds: float = setting(
-        5 * SECONDS, "A request's headers must be complete by then.", unit="seconds", minimum=0.1, maximum=120
+        5 * SECONDS,
+        "A request's headers must be complete by then.",
+        unit="seconds",
+        minimum=0.1,
+        maximum=120,
+        live=True,
     )
     keep_alive_seconds: float = setting(
-        30 * SECONDS, "An idle HTTP connection is closed then.", unit="seconds", minimum=0.1, maximum=600
+        30 * SECONDS,
+        "An idle HTTP connection is closed then.",
+        unit="seconds",
+        minimum=0.1,
+        maximum=600,
+        live=True,
     )
     send_timeout_seconds: float = setting(
         5 * SECONDS,
@@ -51,4 +62,5 @@ class ServerSettings:
         unit="seconds",
         minimum=0.1,
         maximum=120,
+        live=True,
     )

@@ -16,9 +16,10 @@ class SessionSettings:
         unit="seconds",
         minimum=0.1,
         maximum=86_400,
+        live=True,
     )
     max_duration_seconds: float = setting(
-        120 * MINUTES, "A call ends then in any case.", unit="seconds", minimum=0.1, maximum=86_400
+        120 * MINUTES, "A call ends then in any case.", unit="seconds", minimum=0.1, maximum=86_400, live=True
     )
     max_waiting_audio_ms: int = setting(
         10_000,
@@ -26,6 +27,7 @@ class SessionSettings:
         unit="milliseconds",
         minimum=100,
         maximum=600_000,
+        live=True,
     )
     finish_timeout_seconds: float = setting(
         10 * SECONDS,
@@ -33,6 +35,7 @@ class SessionSettings:
         unit="seconds",
         minimum=0.1,
         maximum=600,
+        live=True,
     )
     close_timeout_seconds: float = setting(
         5 * SECONDS,
@@ -40,7 +43,8 @@ class SessionSettings:
         unit="seconds",
         minimum=0.1,
         maximum=60,
+        live=True,
     )
     max_waiting_events: int = setting(
-        1024, "Events that may wait for their reader.", unit="events", minimum=16, maximum=100_000
+        1024, "Events that may wait for their reader.", unit="events", minimum=16, maximum=100_000, live=True
     )
