@@ -25,6 +25,10 @@ def test_every_code_of_an_answer_is_listed() -> None:
         for kind in (
             errors.InvalidSdpError,
             errors.InvalidFieldError,
+            errors.UnauthenticatedError,
+            errors.ForbiddenError,
+            request_errors.AmbiguousCredentialsError,
+            request_errors.ForbiddenOriginError,
             request_errors.BodyTooLargeError,
             request_errors.EtagMismatchError,
             request_errors.EtagRequiredError,

@@ -97,7 +97,7 @@ def _start(tmp_path: Path, **settings: Any) -> ServerProcess:
         )
     assert process.stdout is not None
     line = process.stdout.readline()
-    found = re.search(r"listening on http://127\.0\.0\.1:(\d+)", line)
+    found = re.search(r"listening on http://(?:127\.0\.0\.1|0\.0\.0\.0):(\d+)", line)
     if found is None:
         process.kill()
         process.wait()

@@ -5,13 +5,17 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
+import attrs
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from voice_agent.access.admitted import SCOPE_KEY, Admitted
+from voice_agent.core.errors import UnauthenticatedError
 from voice_agent.core.events import CloseReason
+from voice_agent.core.identity import ANONYMOUS, Scope
 from voice_agent.server.calls import RETRY_AFTER_SECONDS, CallDesk
-from voice_agent.server.run import _readiness, split
+from voice_agent.server.run import _readiness
 from voice_agent.session.registry import CallRegistry
 from voice_agent.session.services import Services
 from voice_agent.settings.schema import RecogniserSettings, Settings
@@ -24,6 +28,7 @@ SCOPE = {
     "query_string": b"",
     "subprotocols": [],
     "extensions": {"websocket.http.response": {}},
+    SCOPE_KEY: Admitted(identity=ANONYMOUS, address="127.0.0.1"),
 }
 
 
@@ -136,19 +141,45 @@ async def test_the_operators_choice_of_partials_is_every_callers_default(
     assert ready["partials"] is partials
 
 
-async def test_calls_go_to_the_desk_and_everything_else_to_the_web_app() -> None:
-    """One port, two applications: only a WebSocket is a call."""
-    asked: list[str] = []
+@pytest.mark.parametrize(
+    ("who", "status", "challenge"),
+    [
+        (Admitted(identity=None, address="192.0.2.7"), 401, b'Bearer realm="voice_agent"'),
+        (
+            Admitted(identity=None, address="192.0.2.7", fault=UnauthenticatedError("no")),
+            401,
+            b'Bearer realm="voice_agent", error="invalid_token"',
+        ),
+        (
+            Admitted(
+                identity=attrs.evolve(ANONYMOUS, scopes=frozenset({Scope.OBSERVE})), address="192.0.2.7"
+            ),
+            403,
+            b'Bearer realm="voice_agent", error="insufficient_scope", scope="call"',
+        ),
+    ],
+)
+async def test_who_may_not_call_is_refused_before_the_handshake(
+    who: Admitted, status: int, challenge: bytes, open_scripted_services: OpenServices, closings: Any
+) -> None:
+    """An HTTP answer, never an accepted WebSocket; it tells how to come in (RFC 6750, section 3)."""
+    async with open_scripted_services() as services:
+        desk = CallDesk(services=services, registry=CallRegistry(1))
+        wire = Wire()
+        await desk({**SCOPE, SCOPE_KEY: who}, wire.receive, wire.send)
+        head, body = wire.sent
+        assert head["status"] == status
+        assert (b"www-authenticate", challenge) in head["headers"]
+        code = json.loads(body["body"])["code"]
+        assert code == ("unauthenticated" if status == 401 else "forbidden")
+        assert refused(services, code) == 1
+    assert closings.records == []
 
-    def app(name: str) -> Any:
-        async def answer(scope: Any, receive: Any, send: Any) -> None:
-            await trio.lowlevel.checkpoint()
-            asked.append(f"{name} {scope['type']}")
 
-        return answer
-
-    both = split(app("web"), app("desk"))
-    wire = Wire()
-    for kind in ("websocket", "http", "lifespan"):
-        await both({"type": kind}, wire.receive, wire.send)
-    assert asked == ["desk websocket", "web http", "web lifespan"]
+async def test_a_handshake_that_passed_no_door_is_refused(open_scripted_services: OpenServices) -> None:
+    """Nobody's word is nobody."""
+    async with open_scripted_services() as services:
+        wire = Wire()
+        scope = {name: value for name, value in SCOPE.items() if name != SCOPE_KEY}
+        await CallDesk(services=services, registry=CallRegistry(1))(scope, wire.receive, wire.send)
+    assert wire.sent[0]["status"] == 401

@@ -58,6 +58,15 @@ def test_networks() -> None:
         ({"WEBRTC__TURN_SERVERS": TURN, "WEBRTC__TURN_SECRET": "short"}, "need a webrtc.turn_secret"),
         ({"WEBRTC__RELAY_ONLY": "yes"}, "relay_only needs webrtc.turn_servers"),
         ({"WEBRTC__ALLOWED_NETWORKS": "eth0"}, "must be networks"),
+        ({"ACCESS__TRUSTED_PROXIES": "proxy.example"}, "must be networks"),
+        ({"ACCESS__TRUSTED_PROXIES": "10.0.0.0/8, 0.0.0.0/0"}, "one that holds every address"),
+        ({"ACCESS__TRUSTED_PROXIES": "::/0"}, "one that holds every address"),
+        ({"ACCESS__ALLOWED_ORIGINS": "*"}, "* and null are refused"),
+        ({"ACCESS__ALLOWED_ORIGINS": "https://a.example, null"}, "* and null are refused"),
+        ({"ACCESS__ALLOWED_ORIGINS": "https://*.example"}, "must be exact origins"),
+        ({"ACCESS__ALLOWED_ORIGINS": "app.example"}, "must be exact origins"),
+        ({"ACCESS__ALLOWED_ORIGINS": "https://a.example/"}, "must be exact origins"),
+        ({"ACCESS__ANONYMOUS": "yes"}, "must be one of"),
         (
             {
                 "WEBRTC__TURN_SERVERS": TURN,

@@ -11,7 +11,7 @@ import attrs
 import pytest
 
 import voice_agent
-from voice_agent.core import errors
+from voice_agent.core import errors, request_errors
 from voice_agent.core.commands import CallOptions, Command, Flush, Ping, Start, Stop, TypedText
 from voice_agent.core.errors import CallerError, VoiceAgentError
 from voice_agent.core.events import (
@@ -256,6 +256,10 @@ def test_the_table_of_http_answers_names_real_codes() -> None:
     assert rows == [
         (400, errors.InvalidFieldError.code),
         (400, errors.UnsupportedFormatError.code),
+        (400, request_errors.AmbiguousCredentialsError.code),
+        (401, errors.UnauthenticatedError.code),
+        (403, errors.ForbiddenError.code),
+        (403, request_errors.ForbiddenOriginError.code),
         (404, "not_found"),
         (503, "full"),
         (503, "draining"),

@@ -8,16 +8,16 @@ import pytest
 from quart_trio import QuartTrio
 
 from voice_agent.access.admitted import SCOPE_KEY, Admitted
+from voice_agent.core.errors import VoiceAgentError
 from voice_agent.core.identity import ANONYMOUS, Identity
 
 ClientOf = Callable[..., Any]
 
 
-def client_as(app: QuartTrio, identity: Identity | None) -> Any:
+def client_as(app: QuartTrio, identity: Identity | None, *, fault: VoiceAgentError | None = None) -> Any:
     client = PLAIN(app)
-    client.open = partial(
-        client.open, scope_base={SCOPE_KEY: Admitted(identity=identity, address="192.0.2.7")}
-    )
+    who = Admitted(identity=identity, address="192.0.2.7", fault=fault)
+    client.open = partial(client.open, scope_base={SCOPE_KEY: who})
     return client
 
 

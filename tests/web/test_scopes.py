@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 from quart_trio import QuartTrio
 
+from voice_agent.core.errors import UnauthenticatedError
 from voice_agent.core.identity import Identity, Scope
+from voice_agent.core.request_errors import TooManyFailuresError, UnavailableError
 from voice_agent.web.scopes import enforce_scopes, needs, public
 
 
@@ -36,8 +38,13 @@ def app() -> QuartTrio:
     [
         ("/open", None, 200, None),
         ("/open", identity(), 200, None),
-        ("/calls/a", None, 401, "Bearer"),
-        ("/calls/a", identity(Scope.ADMIN), 403, 'Bearer error="insufficient_scope", scope="call"'),
+        ("/calls/a", None, 401, 'Bearer realm="voice_agent"'),
+        (
+            "/calls/a",
+            identity(Scope.ADMIN),
+            403,
+            'Bearer realm="voice_agent", error="insufficient_scope", scope="call"',
+        ),
         ("/calls/a", identity(Scope.CALL), 200, None),
         ("/nowhere", None, 404, None),
     ],
@@ -49,6 +56,37 @@ async def test_who_may_pass(
     answer = await client_of(app(), who).get(path)
     assert answer.status_code == status
     assert answer.headers.get("WWW-Authenticate") == challenge
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "headers"),
+    [
+        (
+            UnauthenticatedError("no"),
+            401,
+            {"WWW-Authenticate": 'Bearer realm="voice_agent", error="invalid_token"'},
+        ),
+        (TooManyFailuresError("no", retry_after_seconds=6.2), 429, {"Retry-After": "7"}),
+        (UnavailableError("no"), 503, {}),
+    ],
+)
+async def test_who_showed_something_that_makes_them_nobody_is_told_so(
+    client_of: Callable[..., Any], fault: Any, status: int, headers: dict[str, str]
+) -> None:
+    """The fault of the credentials is the answer; a public route serves them like everybody."""
+    client = client_of(app(), None, fault=fault)
+    answer = await client.get("/calls/a")
+    assert answer.status_code == status
+    assert (await answer.get_json(force=True))["code"] == fault.code
+    assert {name: answer.headers[name] for name in headers} == headers
+    assert (await client.get("/open")).status_code == 200
+
+
+async def test_which_methods_there_are_is_told_to_everybody(client_of: Callable[..., Any]) -> None:
+    """A browser asks beforehand and can't show a key then (Fetch standard, CORS preflight)."""
+    answer = await client_of(app(), None).options("/calls/a")
+    assert answer.status_code == 200
+    assert {"GET", "HEAD", "OPTIONS"} == set(answer.headers["Allow"].split(", "))
 
 
 async def test_a_request_that_passed_no_door_is_nobody_s() -> None:

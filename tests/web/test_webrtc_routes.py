@@ -8,6 +8,7 @@ from quart_trio import QuartTrio
 
 from voice_agent.core.commands import CallOptions
 from voice_agent.core.errors import UnsupportedMediaError
+from voice_agent.core.identity import ANONYMOUS, Identity, Scope
 from voice_agent.observability.metrics import Metrics
 from voice_agent.transports.webrtc.candidates import AddressPolicy
 from voice_agent.transports.webrtc.sdp import Offer
@@ -54,20 +55,21 @@ class FakeDesk:
     refused: str | None = None
     error: Exception | None = None
     call: FakeCall = attrs.field(factory=FakeCall)
+    owner: Identity = ANONYMOUS
     opened: list[tuple[Offer, CallOptions]] = attrs.field(factory=list)
 
     def refusal(self) -> str | None:
         return self.refused
 
-    async def open_call(self, offer: Offer, options: CallOptions) -> OpenedCall:
+    async def open_call(self, offer: Offer, options: CallOptions, identity: Identity) -> OpenedCall:
         if self.error is not None:
             raise self.error
         self.opened.append((offer, options))
         links = ('<stun:a.example>; rel="ice-server"', '<turn:b.example>; rel="ice-server"; username="u"')
         return OpenedCall(key="secret-key", etag='"tag"', answer="v=0\r\n", links=links)
 
-    def find(self, key: str) -> FakeCall | None:
-        return self.call if key == "secret-key" else None
+    def find(self, key: str, identity: Identity) -> FakeCall | None:
+        return self.call if key == "secret-key" and identity.is_same_as(self.owner) else None
 
 
 @pytest.fixture
@@ -210,6 +212,36 @@ async def test_delete_ends_the_call(app: QuartTrio, desk: FakeDesk) -> None:
     assert not desk.call.is_ended
     assert (await client.delete("/v1/webrtc/secret-key")).status_code == 200
     assert desk.call.is_ended
+
+
+@pytest.mark.parametrize("who", [("k2", "t1"), ("k1", "t2")], ids=["another key", "another tenant"])
+@pytest.mark.parametrize(("method", "data"), [("GET", b""), ("PATCH", FRAGMENT), ("DELETE", b"")])
+async def test_a_call_is_its_own_callers_alone(
+    app: QuartTrio, desk: FakeDesk, client_of: Any, who: tuple[str, str], method: str, data: Any
+) -> None:
+    """To another identity a call that is open is answered exactly as one that is not."""
+    desk.owner = Identity(key_id="k1", tenant="t1", scopes=frozenset({Scope.CALL}))
+    client = client_of(app, attrs.evolve(desk.owner, key_id=who[0], tenant=who[1]))
+    answers = [
+        await client.open(f"/v1/webrtc/{key}", method=method, data=data, headers=TRICKLE)
+        for key in ("secret-key", "other")
+    ]
+    assert [answer.status_code for answer in answers] == [404, 404]
+    assert await answers[0].get_data() == await answers[1].get_data()
+    assert dict(answers[0].headers) == dict(answers[1].headers)
+    assert not desk.call.is_ended
+    assert desk.call.fragments == []
+    mine = await client_of(app, desk.owner).open(
+        "/v1/webrtc/secret-key", method=method, data=data, headers=TRICKLE
+    )
+    assert mine.status_code in {200, 204}
+
+
+async def test_nobody_begins_a_call(app: QuartTrio, desk: FakeDesk, client_of: Any) -> None:
+    """Without an identity an offer is not even looked at."""
+    answer = await client_of(app, None).post("/v1/webrtc", data=OFFER, headers=SDP)
+    await expect_problem(answer, 401, "unauthenticated")
+    assert desk.opened == []
 
 
 async def test_get_and_head_are_empty(app: QuartTrio) -> None:

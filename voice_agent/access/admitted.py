@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import attrs
 
+from voice_agent.core.errors import VoiceAgentError
 from voice_agent.core.identity import Identity
 
 SCOPE_KEY: Final = "voice_agent.admitted"
@@ -14,12 +15,14 @@ SCOPE_KEY: Final = "voice_agent.admitted"
 class Admitted:
     """A request that the door let in.
 
-    ``identity`` is None when it showed no credentials and has to in order to get further than public addresses.
-    ``address`` is the client's, behind the proxies that are trusted.
+    ``identity`` is None when it has to show credentials in order to get further than public addresses: it showed none,
+    or some that make it nobody, and then ``fault`` says why. ``address`` is the client's, behind the proxies that are
+    trusted.
     """
 
     identity: Identity | None
     address: str
+    fault: VoiceAgentError | None = attrs.field(default=None, eq=False)
 
 
 def admitted(scope: Mapping[str, Any]) -> Admitted:

@@ -12,7 +12,7 @@ from typing import Final, NoReturn
 import attrs
 import trio
 
-from voice_agent.access.anonymous import asks_who
+from voice_agent.access.anonymous import may_be_anonymous
 from voice_agent.access.audit import audit_failure, audit_ticket
 from voice_agent.access.authenticator import Credentials, FailureLimiter, NoFailureLimit
 from voice_agent.access.claims import SUBJECT_PREFIX
@@ -163,8 +163,7 @@ class ServerAuthenticator:
         if access.bind_tickets_to_address and address != ticket.address:
             raise RejectedError(Reason.TICKET_MOVED, asker.key_id)
         if asker.key_id == ANONYMOUS.key_id:
-            is_known = access.allow_anonymous_beyond_loopback or not asks_who(access)
-            holder = asker if is_known else None
+            holder = asker if may_be_anonymous(access) else None
         elif asker.key_id.startswith(SUBJECT_PREFIX):
             holder = asker if takes_tokens(access) else None
         else:

@@ -54,6 +54,10 @@ class Identity:
         """Whether it has the scope."""
         return scope in self.scopes
 
+    def is_same_as(self, other: "Identity") -> bool:
+        """Whether it is the same key or subject of the same tenant; scopes and quotas may have changed meanwhile."""
+        return (self.key_id, self.tenant) == (other.key_id, other.tenant)
+
     def sees(self, tenant: str) -> bool:
         """Whether it may know of the calls of a tenant."""
         return self.tenant in {tenant, EVERY_TENANT}

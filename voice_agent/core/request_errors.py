@@ -35,6 +35,19 @@ class HandshakeRefusedError(RequestError):
     status = HTTPStatus.FORBIDDEN
 
 
+class AmbiguousCredentialsError(RequestError):
+    """More than one key, token or ticket is shown (RFC 6750, section 2)."""
+
+    code = "ambiguous_credentials"
+
+
+class ForbiddenOriginError(RequestError):
+    """A web page of another site than those that are allowed sent the request (RFC 6454)."""
+
+    code = "forbidden_origin"
+    status = HTTPStatus.FORBIDDEN
+
+
 class NotFoundError(RequestError):
     """There is nothing at the address, or nothing that may be seen."""
 

@@ -7,9 +7,11 @@ from typing import Final
 import attrs
 
 from voice_agent.access.admitted import admitted
+from voice_agent.access.refusal import Refusal, identity_for
 from voice_agent.core.commands import CallOptions
 from voice_agent.core.events import CloseRecord
-from voice_agent.core.identity import ANONYMOUS, Identity
+from voice_agent.core.identity import Identity
+from voice_agent.core.identity import Scope as AccessScope
 from voice_agent.core.transport import Transport, Wire
 from voice_agent.session.call_limits import CallLimits
 from voice_agent.session.open import open_session
@@ -43,6 +45,18 @@ class CallDesk:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one WebSocket connection (ASGI)."""
+        caller = identity_for(AccessScope.CALL, admitted(scope))
+        if isinstance(caller, Refusal):
+            self.services.metrics.calls_refused_total.labels(caller.error.code).inc()
+            await refuse_handshake(
+                scope,
+                send,
+                status=caller.error.status,
+                code=caller.error.code,
+                detail=caller.error.message,
+                headers=caller.headers,
+            )
+            return
         cause = self.refusal()
         if cause is not None:
             self.services.metrics.calls_refused_total.labels(cause).inc()
@@ -64,7 +78,7 @@ class CallDesk:
                 receive,
                 send,
                 settings=settings.websocket,
-                serve_call=partial(self._serve_call, services, place, admitted(scope).identity or ANONYMOUS),
+                serve_call=partial(self._serve_call, services, place, caller),
                 defaults=CallOptions(partials=settings.recogniser.partials),
                 messages=self.message_rate(),
             )

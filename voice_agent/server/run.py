@@ -13,17 +13,15 @@
                  └ one nursery a connection → one nursery a WebSocket call
 """
 
-import ipaddress
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import cast
 
 import trio
 
-from voice_agent.access.admitted import SCOPE_KEY, Admitted
-from voice_agent.core.errors import UnsafeBindError
-from voice_agent.core.identity import ANONYMOUS
+from voice_agent.access.anonymous import check_bind
+from voice_agent.access.authentication import open_authenticator
 from voice_agent.observability.logs import repeat_limiter
 from voice_agent.observability.loop_lag import LoopLag
 from voice_agent.observability.metrics import Metrics
@@ -32,6 +30,7 @@ from voice_agent.observability.repeats import tell_suppressed_each_minute
 from voice_agent.server.administration import Administration
 from voice_agent.server.assembly import open_services
 from voice_agent.server.calls import CallDesk
+from voice_agent.server.door import Asgi, Door
 from voice_agent.server.drain import drain
 from voice_agent.server.guard_metrics import GuardMetrics
 from voice_agent.server.last_resort import end_process_after
@@ -47,31 +46,11 @@ from voice_agent.settings.effective import effective_settings
 from voice_agent.settings.origin import SettingsOrigin
 from voice_agent.settings.schema import Settings
 from voice_agent.transports.webrtc.media_thread import open_media_thread
-from voice_agent.transports.websocket.endpoint import Receive, Scope, Send
 from voice_agent.web.app import Readiness, create_app
 from voice_agent.web.operations_routes import create_operations_routes
 from voice_agent.web.session_routes import create_session_routes
+from voice_agent.web.ticket_routes import create_ticket_routes
 from voice_agent.web.webrtc_routes import create_webrtc_routes
-
-Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-
-def check_bind(host: str) -> None:
-    """Refuse to listen beyond loopback while nobody is asked who they are.
-
-    Raises:
-        UnsafeBindError: the host is no loopback address.
-    """
-    try:
-        is_loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        is_loopback = host == "localhost"
-    if not is_loopback:
-        raise UnsafeBindError(
-            f"server.host = {host!r} is reachable from other machines, but no authentication is configured, so "
-            "anybody could call. Set server.host to 127.0.0.1 or ::1 and put an authenticating proxy before it.",
-            field="server.host",
-        )
 
 
 async def serve(
@@ -89,7 +68,7 @@ async def serve(
     Raises:
         OperatorError: the settings, the models or the address make serving impossible.
     """
-    check_bind(settings.server.host)
+    check_bind(settings.access, host=settings.server.host)
     current = CurrentSettings(settings)
     with trio.open_signal_receiver(*OBEYED_SIGNALS) as signals:
         async with trio.open_nursery() as root:
@@ -126,6 +105,7 @@ async def _open_server(
         async with (
             open_media_thread() as media,
             open_webrtc_calls(desk, media.open_peer) as webrtc_calls,
+            open_authenticator(current, metrics=metrics) as authenticator,
         ):
             administration = Administration(
                 registry=desk.registry,
@@ -139,29 +119,20 @@ async def _open_server(
                     create_webrtc_routes(webrtc_calls),
                     create_session_routes(administration),
                     create_operations_routes(administration),
+                    create_ticket_routes(authenticator, current),
                 ],
             )
+            door = Door(
+                web=cast("Asgi", web),
+                desk=desk,
+                settings=current,
+                host=settings.server.host,
+                authenticator=authenticator,
+            )
             async with open_http_server(
-                split(cast("Asgi", web), desk), settings, current=current, hooks=GuardMetrics(metrics)
+                door, settings, current=current, hooks=GuardMetrics(metrics)
             ) as server:
                 yield server, desk
-
-
-def split(web: Asgi, desk: CallDesk) -> Asgi:
-    """Return the ASGI application of the one port: WebSocket calls to the desk, everything else to the web app."""
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        client = scope.get("client")
-        scope = {
-            **scope,
-            SCOPE_KEY: Admitted(identity=ANONYMOUS, address=client[0] if client else "unknown"),
-        }
-        if scope["type"] == "websocket":
-            await desk(scope, receive, send)
-        else:
-            await web(scope, receive, send)
-
-    return app
 
 
 def _readiness(desk: CallDesk) -> Readiness:

@@ -17,6 +17,7 @@ import trio
 from voice_agent.core.commands import CallOptions
 from voice_agent.core.errors import TooManyCandidatesError, TransportBrokenError
 from voice_agent.core.events import CloseReason
+from voice_agent.core.identity import Identity
 from voice_agent.core.transport import Wire
 from voice_agent.server.calls import CallDesk
 from voice_agent.session.call_limits import CallLimits
@@ -45,6 +46,7 @@ OpenPeer = Callable[[PeerConfig], Awaitable[Peer]]
 class WebRtcCall:
     """One open call, as signalling sees it."""
 
+    identity: Identity
     etag: str
     username_fragment: str
     peer: Peer
@@ -109,21 +111,26 @@ class WebRtcCalls:
             self._desk.services.metrics.calls_refused_total.labels(cause).inc()
         return cause
 
-    def find(self, key: str) -> WebRtcCall | None:
-        """Return the open call with the key."""
-        return self._calls.get(key)
+    def find(self, key: str, identity: Identity) -> WebRtcCall | None:
+        """Return the open call with the key, if it is this identity's; anybody else's is as good as unknown."""
+        call = self._calls.get(key)
+        return call if call is not None and call.identity.is_same_as(identity) else None
 
-    async def open_call(self, offer: Offer, options: CallOptions) -> OpenedCall:
+    async def open_call(self, offer: Offer, options: CallOptions, identity: Identity) -> OpenedCall:
         """Begin a call and answer its offer; it goes on by itself. Cancelled before the answer, it ends.
 
         Raises:
             CallRefusedError: the server is full or drains.
             CallerError: the offer can't be served after all.
         """
-        return cast("OpenedCall", await self._nursery.start(self._hold, offer, options))
+        return cast("OpenedCall", await self._nursery.start(self._hold, offer, options, identity))
 
     async def _hold(
-        self, offer: Offer, options: CallOptions, task_status: trio.TaskStatus[OpenedCall]
+        self,
+        offer: Offer,
+        options: CallOptions,
+        identity: Identity,
+        task_status: trio.TaskStatus[OpenedCall],
     ) -> None:
         """The whole life of one call; what is raised before the answer is the request's, later nothing is raised."""
         if (cause := self.refusal()) is not None:
@@ -136,6 +143,7 @@ class WebRtcCalls:
             try:
                 answer = complete_answer(await peer.answer(offer.text), offer)
                 call = WebRtcCall(
+                    identity=identity,
                     etag=new_etag(),
                     username_fragment=offer.username_fragment,
                     peer=peer,
@@ -164,6 +172,7 @@ class WebRtcCalls:
             async with open_session(
                 services,
                 transport,
+                identity=call.identity,
                 wire=Wire.WEBRTC,
                 limits=CallLimits(self._desk.settings),
             ) as session:

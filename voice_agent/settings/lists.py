@@ -1,8 +1,10 @@
-"""Lists that stand in one text setting: ICE server addresses, and networks."""
+"""Lists that stand in one text setting: ICE server addresses, networks, origins."""
 
 import ipaddress
 import re
 from typing import Final
+
+from voice_agent.core.origin import Origin
 
 _STUN: Final = re.compile(r"stun:(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?", re.ASCII)
 _TURN: Final = re.compile(
@@ -41,6 +43,16 @@ def are_networks(text: str) -> bool:
     """Whether :func:`networks` can read the list."""
     try:
         networks(text)
+    except ValueError:
+        return False
+    return True
+
+
+def are_origins(text: str) -> bool:
+    """Whether each is the origin of one site; ``*`` and ``null`` are not."""
+    try:
+        for part in split_list(text):
+            Origin.parse(part)
     except ValueError:
         return False
     return True

@@ -6,7 +6,7 @@ from typing import Final, Generic, TypeVar
 import attrs
 
 from voice_agent.settings.api_keys import keys_fault
-from voice_agent.settings.lists import are_networks, are_stun_urls, are_turn_urls
+from voice_agent.settings.lists import are_networks, are_origins, are_stun_urls, are_turn_urls, networks
 from voice_agent.settings.schema import Settings
 from voice_agent.settings.urls import is_fetchable
 
@@ -33,6 +33,21 @@ class Rule(Generic[RootT]):
 
 
 RULES: Final[tuple[Rule[Settings], ...]] = (
+    Rule(
+        ("access.allowed_origins",),
+        lambda settings: are_origins(settings.access.allowed_origins),
+        "access.allowed_origins must be exact origins as https://app.example.org:8443, separated by commas; * and null "
+        "are refused, for then every site on the web could use what its visitors may use here",
+    ),
+    Rule(
+        ("access.trusted_proxies",),
+        lambda settings: (
+            are_networks(settings.access.trusted_proxies)
+            and not any(network.prefixlen == 0 for network in networks(settings.access.trusted_proxies))
+        ),
+        "access.trusted_proxies must be networks as 10.0.0.0/8, separated by commas; one that holds every address "
+        "is refused, for then anybody could pass for anybody",
+    ),
     Rule(
         ("vad.release_threshold", "vad.threshold"),
         lambda settings: settings.vad.release_threshold <= settings.vad.threshold,

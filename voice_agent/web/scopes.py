@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar, cast
 from quart import Quart, Response, request
 
 from voice_agent.access.admitted import admitted
-from voice_agent.core.errors import ForbiddenError, UnauthenticatedError
+from voice_agent.access.refusal import Refusal, identity_for
 from voice_agent.core.identity import Scope
 from voice_agent.web.problems import problem_of
 
@@ -62,21 +62,20 @@ def enforce_scopes(app: Quart) -> None:
 
     async def check() -> Response | None:
         rule = request.url_rule
-        need = None if rule is None else need_of(app.view_functions[rule.endpoint])
+        if rule is None or (request.method == "OPTIONS" and rule.provide_automatic_options):
+            # Which methods there are is no secret, and a browser that asks beforehand can't show anything.
+            return None
+        need = need_of(app.view_functions[rule.endpoint])
         return None if need is None else refusal(need)
 
     app.before_request(check)
 
 
 def refusal(need: Scope) -> Response | None:
-    """Return the answer to a request whose identity has not the scope, or None (RFC 6750, section 3)."""
-    identity = admitted(request.scope).identity
-    if identity is None:
-        response = problem_of(UnauthenticatedError("Show a key or a token."))
-        response.headers["WWW-Authenticate"] = "Bearer"
-        return response
-    if not identity.may(need):
-        response = problem_of(ForbiddenError(f"This needs the scope {need.value!r}."))
-        response.headers["WWW-Authenticate"] = f'Bearer error="insufficient_scope", scope="{need.value}"'
-        return response
-    return None
+    """Return the answer to a request whose identity has not the scope, or None."""
+    refused = identity_for(need, admitted(request.scope))
+    if not isinstance(refused, Refusal):
+        return None
+    response = problem_of(refused.error)
+    response.headers.extend([(name.decode(), value.decode()) for name, value in refused.headers])
+    return response

@@ -7,15 +7,13 @@ from typing import Final, Protocol
 from quart import Blueprint, Response, request
 
 from voice_agent.access.admitted import admitted
+from voice_agent.access.presented import TICKET_PARAMETER, TICKET_PROTOCOL
 from voice_agent.core.errors import UnauthenticatedError
 from voice_agent.core.identity import Identity, Scope
 from voice_agent.settings.current import CurrentSettings
 from voice_agent.web.scopes import needs
 
 PATH: Final = "/v1/tickets"
-SUBPROTOCOL_PREFIX: Final = "voice-agent.ticket."
-"""A client offers this with the ticket behind it, beside the subprotocol that it wants to speak."""
-QUERY_PARAMETER: Final = "ticket"
 
 
 class TicketOffice(Protocol):
@@ -40,8 +38,8 @@ def create_ticket_routes(office: TicketOffice, current: CurrentSettings) -> Blue
         body = {
             "ticket": ticket,
             "expires_in_seconds": current.now.access.ticket_seconds,
-            "subprotocol": f"{SUBPROTOCOL_PREFIX}{ticket}",
-            "query": f"{QUERY_PARAMETER}={ticket}",
+            "subprotocol": f"{TICKET_PROTOCOL}{ticket}",
+            "query": f"{TICKET_PARAMETER}={ticket}",
         }
         response = Response(json.dumps(body), HTTPStatus.CREATED, content_type="application/json")
         response.headers["Cache-Control"] = "no-store"

@@ -1,7 +1,7 @@
 """WHIP over HTTP (RFC 9725): ``/v1/webrtc`` begins a call, the address that it answers with changes and ends it.
 
-These routes read and write HTTP; what a call is stands behind :class:`WebRtcDesk`. Nothing here answers another origin:
-a browser's preflight is told which methods exist and gets no ``Access-Control-Allow-Origin``.
+These routes read and write HTTP; what a call is stands behind :class:`WebRtcDesk`. A call is changed and ended by the
+identity that began it; to anybody else it does not exist. Which web pages may ask is the door's business.
 """
 
 from collections.abc import Mapping
@@ -12,9 +12,10 @@ import attrs
 from quart import Blueprint, Response, request
 from werkzeug.exceptions import RequestEntityTooLarge
 
+from voice_agent.access.admitted import admitted
 from voice_agent.core.commands import CallOptions
-from voice_agent.core.errors import CallerError, InvalidSdpError
-from voice_agent.core.identity import Scope
+from voice_agent.core.errors import CallerError, InvalidSdpError, UnauthenticatedError
+from voice_agent.core.identity import Identity, Scope
 from voice_agent.core.request_errors import (
     BodyTooLargeError,
     EtagMismatchError,
@@ -97,12 +98,12 @@ class WebRtcDesk(Protocol):
         """Return why no call is taken now, or None."""
         ...
 
-    async def open_call(self, offer: Offer, options: CallOptions) -> OpenedCall:
+    async def open_call(self, offer: Offer, options: CallOptions, identity: Identity) -> OpenedCall:
         """Begin a call; raises :class:`CallRefusedError` and :class:`CallerError`."""
         ...
 
-    def find(self, key: str) -> SignalledCall | None:
-        """Return the open call with the key."""
+    def find(self, key: str, identity: Identity) -> SignalledCall | None:
+        """Return the open call with the key, if it is this identity's."""
         ...
 
 
@@ -127,7 +128,7 @@ class WebRtcRoutes:
         try:
             text = await _body(OFFER_TYPE, self.desk.max_offer_bytes)
             options = parse_options(request.args.items(multi=True), self.desk.defaults)
-            opened = await self.desk.open_call(parse_offer(text, self.desk.policy), options)
+            opened = await self.desk.open_call(parse_offer(text, self.desk.policy), options, _caller())
         except CallerError as error:
             return problem_of(error)
         except CallRefusedError as error:
@@ -142,7 +143,7 @@ class WebRtcRoutes:
 
     async def trickle(self, key: str) -> Response:
         """Take more of the caller's candidates: 204."""
-        call = self.desk.find(key)
+        call = self.desk.find(key, _caller())
         if call is None:
             return _unknown()
         try:
@@ -160,7 +161,7 @@ class WebRtcRoutes:
 
     async def hang_up(self, key: str) -> Response:
         """End the call: 200, at once; last words are recognised and told behind it."""
-        call = self.desk.find(key)
+        call = self.desk.find(key, _caller())
         if call is None:
             return _unknown()
         call.end()
@@ -172,7 +173,7 @@ class WebRtcRoutes:
 
     async def look_at_call(self, key: str) -> Response:
         """Answer GET and HEAD with nothing, or 404."""
-        return _unknown() if self.desk.find(key) is None else _empty(HTTPStatus.NO_CONTENT)
+        return _unknown() if self.desk.find(key, _caller()) is None else _empty(HTTPStatus.NO_CONTENT)
 
     async def tell_options(self) -> Response:
         """Tell which methods there are, and what may be posted."""
@@ -202,6 +203,14 @@ def create_webrtc_routes(desk: WebRtcDesk) -> Blueprint:
             path, f"{method} {path}", mark(view), methods=[method], provide_automatic_options=False
         )
     return routes
+
+
+def _caller() -> Identity:
+    """Return who sent the request; the routes that ask are not public."""
+    identity = admitted(request.scope).identity
+    if identity is None:
+        raise UnauthenticatedError("Show a key or a token.")
+    return identity
 
 
 def _check_tag(if_match: str | None, etag: str) -> None:

@@ -1,4 +1,6 @@
-"""Who may call: keys, tokens, tickets, and whether nobody is asked."""
+"""Who may call, from where, and how they show who they are."""
+
+from typing import Literal
 
 import attrs
 
@@ -8,7 +10,7 @@ from voice_agent.settings.declare import setting
 
 @attrs.frozen(kw_only=True)
 class AccessSettings:
-    """Who may call, and how they show who they are; docs/access.md explains it."""
+    """Who may call, from where, and how they show who they are; docs/access.md explains it."""
 
     keys: str = setting(
         "",
@@ -16,11 +18,13 @@ class AccessSettings:
         secret=True,
         live=True,
     )
-    allow_anonymous_beyond_loopback: bool = setting(
-        False,
-        "Let anybody who can reach the server call, without key or token. Without it, anonymous calls are taken only "
-        "while the server listens on loopback and neither keys nor tokens are configured.",
-        live=True,
+    anonymous: Literal["loopback-without-keys", "loopback", "never", "anybody-from-anywhere-may-call"] = (
+        setting(
+            "loopback-without-keys",
+            "Who may call without key or token: this machine, while the server listens on loopback and neither keys nor "
+            "tokens are configured; or as the words say.",
+            live=True,
+        )
     )
     jwt_issuer: str = setting("", "The `iss` that a token must have.", maximum=1024, live=True)
     jwt_audience: str = setting("", "The `aud` that a token must have.", maximum=1024, live=True)
@@ -78,5 +82,21 @@ class AccessSettings:
     bind_tickets_to_address: bool = setting(
         False,
         "A ticket is good only from the address that asked for it; breaks callers whose address changes.",
+        live=True,
+    )
+    allowed_origins: str = setting(
+        "",
+        "Sites whose pages may use the server beside its own, as https://app.example.org, separated by commas.",
+        live=True,
+    )
+    trusted_proxies: str = setting(
+        "",
+        "Networks of reverse proxies whose word about the client's address is taken, as 10.0.0.0/8, separated by"
+        " commas.",
+        live=True,
+    )
+    proxy_header: Literal["x-forwarded-for", "forwarded"] = setting(
+        "x-forwarded-for",
+        "The header in which those proxies tell it; the other one is ignored.",
         live=True,
     )

@@ -10,7 +10,10 @@ from voice_agent.settings.declare import setting
 class ServerSettings:
     """Where the server listens and what one connection may take."""
 
-    host: str = setting("127.0.0.1", "Address to listen on; beyond loopback only with authentication.")
+    host: str = setting(
+        "127.0.0.1",
+        "Address to listen on; beyond loopback only with keys or tokens, or where access.anonymous says so.",
+    )
     port: int = setting(8080, "TCP port; 0 takes a free one and prints it.", minimum=0, maximum=65_535)
     max_calls: int = setting(
         64, "Calls at once; the next one gets 503.", unit="calls", minimum=1, maximum=10_000, live=True
