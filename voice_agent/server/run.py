@@ -5,6 +5,7 @@
     root
      ├ signals      first: drain; second: exit at once; SIGHUP: read the settings again
      ├ reload       the settings' files
+     ├ keep alive   what systemd's watchdog wants to hear
      ├ summaries    of log lines that came too often
      └ services     models, engine workers, supervisor
         └ media thread     asyncio, for WebRTC
@@ -37,7 +38,8 @@ from voice_agent.server.last_resort import end_process_after
 from voice_agent.server.listening import HttpServer, open_http_server
 from voice_agent.server.reload import SettingsReload
 from voice_agent.server.signals import OBEYED_SIGNALS, obey_signals
-from voice_agent.server.stopping import Stopping
+from voice_agent.server.stopping import LAST_RESORT_SECONDS, Stopping
+from voice_agent.server.systemd import ServiceManager
 from voice_agent.server.webrtc_calls import open_webrtc_calls
 from voice_agent.session.registry import CallRegistry
 from voice_agent.settings.changes import Adoption
@@ -74,8 +76,14 @@ async def serve(
         async with trio.open_nursery() as root:
             stopping = Stopping(current, last_resort=end_process_after)
             metrics = Metrics(with_process=True)
+            manager = ServiceManager.from_environ()
             reload = SettingsReload(
-                origin or SettingsOrigin(files=(), environ={}), current, metrics, apply=apply
+                origin or SettingsOrigin(files=(), environ={}),
+                current,
+                metrics,
+                apply=apply,
+                on_begin=manager.reloading,
+                on_end=manager.ready,
             )
             root.start_soon(obey_signals, signals, stopping, reload.ask)
             root.start_soon(tell_suppressed_each_minute, repeat_limiter)
@@ -85,7 +93,13 @@ async def serve(
                 if origin is not None:
                     root.start_soon(reload.run)
                 on_listening(server)
+                root.start_soon(manager.keep_alive)
+                manager.ready("taking calls")
                 await stopping.begun.wait()
+                manager.stopping(
+                    f"draining since {stopping.cause}",
+                    within_seconds=stopping.deadline - trio.current_time() + LAST_RESORT_SECONDS,
+                )
                 await drain(desk, stopping, server)
             root.cancel_scope.cancel()
 
