@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from voice_agent.core.errors import SettingsError
 from voice_agent.core.identity import Quotas, Scope
-from voice_agent.settings.api_keys import KeysError, keys_fault, parse_keys
+from voice_agent.settings.api_keys import KEY_ID, ApiKey, KeysError, key_line, keys_fault, parse_keys
 from voice_agent.settings.load import load_settings
 
 DIGEST = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
@@ -127,3 +127,30 @@ def test_any_text_is_keys_or_a_keys_error(text: str) -> None:
         parse_keys(text)
     except KeysError:
         assert keys_fault(text) is not None
+
+
+NUMBERS = st.none() | st.floats(min_value=1e-6, max_value=1e9)
+
+
+@given(
+    key_id=st.from_regex(KEY_ID, fullmatch=True).filter(lambda name: name != "anonymous"),
+    key=st.builds(
+        ApiKey,
+        sha256=st.binary(min_size=32, max_size=32),
+        scopes=st.frozensets(st.sampled_from(Scope), min_size=1),
+        tenant=st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=64),
+        expires=st.none() | st.datetimes(timezones=st.just(dt.UTC), min_value=dt.datetime(1970, 1, 2)),  # noqa: DTZ001
+        quotas=st.builds(
+            Quotas,
+            max_calls=st.none() | st.integers(0, 10**9),
+            calls_per_minute=NUMBERS,
+            requests_per_second=NUMBERS,
+            max_duration_seconds=NUMBERS,
+        ),
+    ),
+)
+def test_a_line_that_is_written_is_read_as_the_same_key(key_id: str, key: ApiKey) -> None:
+    """Whatever a key is, its line says it, on one line."""
+    written = key_line(key_id, key)
+    assert "\n" not in written
+    assert parse_keys(written) == {key_id: key}

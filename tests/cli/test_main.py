@@ -18,11 +18,18 @@ def test_the_help_names_every_command_with_a_whole_sentence() -> None:
     result = CliRunner().invoke(main, ["--help"])
     assert result.exit_code == 0
     listed = result.output.split("Commands:\n")[1].strip().splitlines()
-    assert [line.split()[0] for line in listed] == ["serve", "call", "transcribe", "models", "settings"]
+    assert [line.split()[0] for line in listed] == [
+        "serve",
+        "call",
+        "transcribe",
+        "keys",
+        "models",
+        "settings",
+    ]
     assert all(line.endswith(".") and not line.endswith("...") for line in listed)
 
 
-@pytest.mark.parametrize("name", ["serve", "call", "transcribe", "models", "settings"])
+@pytest.mark.parametrize("name", ["serve", "call", "transcribe", "keys", "models", "settings"])
 def test_every_command_has_help_that_names_its_exit_codes(name: str) -> None:
     """What a script branches on is documented where it is looked for."""
     result = CliRunner().invoke(main, [name, "--help"])

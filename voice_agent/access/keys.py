@@ -42,7 +42,7 @@ class NewKey:
 
 def new_key(key_id: str | None = None) -> NewKey:
     """Make a key; without an id it gets a random one."""
-    chosen = key_id or secrets.token_hex(_ID_BYTES)
+    chosen = secrets.token_hex(_ID_BYTES) if key_id is None else key_id
     return NewKey(chosen, f"{PREFIX}{chosen}_{secrets.token_hex(SECRET_BYTES)}")
 
 

@@ -10,6 +10,8 @@ SERVER_UNREACHABLE: Final = 69
 """EX_UNAVAILABLE: nobody answers, or the server refused the call."""
 FAILED: Final = 70
 """EX_SOFTWARE: the call or the transcription began and ended in an error."""
+CANT_CREATE: Final = 73
+"""EX_CANTCREAT: a file can't be written."""
 SETTINGS: Final = 78
 """EX_CONFIG: the settings or the models can't work."""
 INTERRUPTED: Final = 130

@@ -18,6 +18,7 @@ _COMMANDS: Final = {
     "serve": ("serve_command", "serve"),
     "call": ("call_command", "call"),
     "transcribe": ("transcribe_command", "transcribe"),
+    "keys": ("keys_command", "keys"),
     "models": ("models_command", "models"),
     "settings": ("settings_command", "settings_group"),
 }

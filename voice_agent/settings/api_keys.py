@@ -16,6 +16,7 @@ from typing import Final
 
 import attrs
 import cattrs
+import tomli_w
 
 from voice_agent.core.identity import ANONYMOUS, Quotas, Scope
 from voice_agent.settings.identity_values import (
@@ -67,7 +68,7 @@ def parse_keys(text: str) -> dict[str, ApiKey]:
     for name, raw in document.values.items():
         line = f"line {document.line((name,))}"
         try:
-            key_id = _key_id(name)
+            key_id = checked_key_id(name)
             keys[key_id] = _key(raw)
         except FaultError as error:
             # What is no id may be a hash or a key that slipped to the left of the equals sign.
@@ -76,6 +77,27 @@ def parse_keys(text: str) -> dict[str, ApiKey]:
     if wrong:
         raise KeysError("; ".join(wrong))
     return keys
+
+
+def key_line(key_id: str, key: ApiKey) -> str:
+    """Write the line that :func:`parse_keys` reads; what is as by default is left out, but for the scopes."""
+    fields = [
+        f'sha256 = "{key.sha256.hex()}"',
+        "scopes = [" + ", ".join(f'"{scope}"' for scope in Scope if scope in key.scopes) + "]",
+    ]
+    if key.tenant != DEFAULT_TENANT:
+        fields.append(_written("tenant", key.tenant))
+    if key.expires is not None:
+        fields.append(_written("expires", key.expires.astimezone(dt.UTC)))
+    quotas_given = {name: value for name, value in attrs.asdict(key.quotas).items() if value is not None}
+    if quotas_given:
+        inner = ", ".join(_written(name, value) for name, value in quotas_given.items())
+        fields.append(f"quotas = {{ {inner} }}")
+    return f"{key_id} = {{ {', '.join(fields)} }}"
+
+
+def _written(name: str, value: object) -> str:
+    return tomli_w.dumps({name: value}).strip()
 
 
 def keys_fault(text: str) -> str | None:
@@ -87,7 +109,12 @@ def keys_fault(text: str) -> str | None:
     return None
 
 
-def _key_id(name: str) -> str:
+def checked_key_id(name: str) -> str:
+    """Return a name that a key can have.
+
+    Raises:
+        FaultError: it can't.
+    """
     if not KEY_ID.fullmatch(name):
         raise FaultError("a key's id has 1 to 32 lower-case letters, digits and hyphens")
     if name == ANONYMOUS.key_id:
