@@ -1,5 +1,7 @@
-"""Limits of running calls on a real server process: told, then ended with the documented code; the next caller is served."""
+"""Limits on a real server process: running calls are told, then ended; who asks for too much is refused at the door."""
 
+import contextlib
+import http.client
 import json
 import os
 import sys
@@ -11,6 +13,8 @@ import ifaddr
 import pytest
 import trio
 from trio_websocket import ConnectionClosed
+
+from voice_agent.access.keys import new_key
 
 pytestmark = pytest.mark.e2e
 
@@ -151,3 +155,138 @@ async def metrics(server: Any) -> str:
     async with await trio.open_tcp_stream("127.0.0.1", server.port) as stream:
         await stream.send_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         return b"".join([part async for part in stream]).decode()
+
+
+# At the door
+
+HANDSHAKE = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+}
+
+
+def upgrade(key: str) -> bytes:
+    """A handshake that stays open."""
+    headers = {"Host": "localhost", "X-API-Key": key, **HANDSHAKE}
+    lines = ["GET /v1/ws HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
+    return "\r\n".join(lines).encode()
+
+
+COUNT_EVERYBODY = {"limits__uncounted_networks": ""}
+
+
+def ask(
+    server: Any, path: str, *, method: str = "GET", body: bytes | None = None, **headers: str
+) -> tuple[int, Any, str | None]:
+    """Status, headers, and the code of a refusal."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)) as connection:
+        connection.request(method, path, body=body, headers=named)
+        answer = connection.getresponse()
+        told = json.loads(answer.read()) if "problem" in (answer.headers["content-type"] or "") else {}
+        return answer.status, answer.headers, told.get("code")
+
+
+def shake(server: Any, **headers: str) -> tuple[int, Any, str | None]:
+    return ask(server, "/v1/ws", **HANDSHAKE, **headers)
+
+
+def offer(server: Any, **headers: str) -> tuple[int, Any, str | None]:
+    """A WebRTC offer that is none: 400 says that it was let in."""
+    return ask(
+        server, "/v1/webrtc", method="POST", body=b"garbage", Content_Type="application/sdp", **headers
+    )
+
+
+def the_refusal(ask_once: Any, *, at_most: int = 100) -> tuple[int, tuple[int, Any, str | None]]:
+    """Ask until 429; return how often it was served before, and the answer."""
+    for served in range(at_most):
+        answer = ask_once()
+        if answer[0] == 429:
+            return served, answer
+    raise AssertionError(f"{at_most} were served")
+
+
+@pytest.mark.parametrize(
+    "ask_once", [lambda s: ask(s, "/"), shake, offer], ids=["page", "handshake", "offer"]
+)
+async def test_requests_faster_than_allowed(start_server: Any, ask_once: Any) -> None:
+    """429 with Retry-After and the RateLimit fields, whatever is asked for; health checks go on; counted."""
+    server = start_server(
+        limits__requests_per_second_per_address=0.1, limits__requests_burst_per_address=3, **COUNT_EVERYBODY
+    )
+    first = await trio.to_thread.run_sync(ask_once, server)
+    assert first[1]["ratelimit-policy"] == '"requests_per_address";q=3;w=30'
+    assert first[1]["ratelimit"] == '"requests_per_address";r=2;t=10'
+    served, (_, headers, code) = the_refusal(lambda: ask_once(server))
+    assert (served, code) == (2, "rate_limited")
+    assert 1 <= int(headers["retry-after"]) <= 10
+    assert headers["ratelimit"].startswith('"requests_per_address";r=0;t=')
+    for path in ("/healthz", "/readyz"):
+        assert ask(server, path)[0] == 200
+    assert server.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("ask_once", "served_status"), [(shake, 101), (offer, 400)], ids=["handshake", "offer"]
+)
+async def test_new_calls_faster_than_allowed(start_server: Any, ask_once: Any, served_status: int) -> None:
+    """429 over both wires, while the page is still served; counted by limit and by cause."""
+    server = start_server(
+        limits__calls_per_minute_per_address=1, limits__calls_burst_per_address=2, **COUNT_EVERYBODY
+    )
+    assert ask_once(server)[0] == served_status
+    served, (_, headers, code) = the_refusal(lambda: ask_once(server))
+    assert (served, code) == (1, "rate_limited")
+    assert 1 <= int(headers["retry-after"]) <= 60
+    assert '"calls_per_address";q=2;w=120' in ", ".join(headers.get_all("ratelimit-policy"))
+    assert ask(server, "/")[0] == 200
+    counted = await metrics(server)
+    assert 'voice_agent_limit_hits_total{limit="calls_per_address"} 1.0' in counted
+    assert 'voice_agent_calls_refused_total{cause="rate_limited"} 1.0' in counted
+
+
+async def test_more_calls_at_once_than_a_key_may_have(start_server: Any, tmp_path: Path) -> None:
+    """The setting for one key, a quota of its own for another, over both wires; a call that ends makes room."""
+    plain, own = new_key("plain"), new_key("own")
+    keys = tmp_path / "keys"
+    keys.write_text(
+        f'plain = {{ sha256 = "{plain.sha256}" }}\n'
+        f'own = {{ sha256 = "{own.sha256}", quotas = {{ max_calls = 1 }} }}\n'
+    )
+    keys.chmod(0o600)
+    server = start_server(access__keys_file=keys, limits__max_calls_per_key=2)
+    for key, allowed in ((plain.text, 2), (own.text, 1)):
+        calls = [await trio.open_tcp_stream("127.0.0.1", server.port) for _ in range(allowed)]
+        for call in calls:
+            await call.send_all(upgrade(key))
+            assert b" 101 " in await call.receive_some(4096)
+        for ask_once in (shake, offer):
+            status, headers, code = ask_once(server, X_API_Key=key)
+            assert (status, code, headers["retry-after"]) == (429, "too_many_calls", "5")
+        await calls[0].aclose()
+        with trio.fail_after(10):
+            while shake(server, X_API_Key=key)[0] != 101:  # noqa: ASYNC110 (another process tells nobody)
+                await trio.sleep(0.1)
+        for call in calls:
+            await call.aclose()
+
+
+async def test_wrong_keys_make_their_address_wait(start_server: Any, tmp_path: Path) -> None:
+    """The address behind the trusted proxy; another one goes on; right keys wait too."""
+    key = new_key("k")
+    keys = tmp_path / "keys"
+    keys.write_text(f'k = {{ sha256 = "{key.sha256}" }}\n')
+    keys.chmod(0o600)
+    server = start_server(
+        access__keys_file=keys, access__trusted_proxies="127.0.0.0/8", limits__auth_failures_burst=3
+    )
+    here, there = "2001:db8::1", "2001:db8:0:1::1"
+    for _ in range(3):
+        assert shake(server, X_API_Key="wrong", X_Forwarded_For=here)[0] == 401
+    status, headers, code = shake(server, X_API_Key=key.text, X_Forwarded_For="2001:db8::2")
+    assert (status, code) == (429, "too_many_failures")
+    assert int(headers["retry-after"]) >= 1
+    assert shake(server, X_API_Key=key.text, X_Forwarded_For=there)[0] == 101

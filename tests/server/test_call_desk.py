@@ -11,14 +11,17 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from voice_agent.access.admitted import SCOPE_KEY, Admitted
+from voice_agent.access.limiter import Limiter
 from voice_agent.core.errors import UnauthenticatedError
 from voice_agent.core.events import CloseReason
-from voice_agent.core.identity import ANONYMOUS, Scope
-from voice_agent.server.calls import RETRY_AFTER_SECONDS, CallDesk
+from voice_agent.core.identity import ANONYMOUS, Identity, Scope
+from voice_agent.core.limits import Limit
+from voice_agent.server.calls import CallDesk
 from voice_agent.server.run import _readiness
 from voice_agent.session.registry import CallRegistry
 from voice_agent.session.services import Services
-from voice_agent.settings.schema import RecogniserSettings, Settings
+from voice_agent.settings.current import CurrentSettings
+from voice_agent.settings.schema import LimitsSettings, RecogniserSettings, Settings
 
 OpenServices = Callable[..., AbstractAsyncContextManager[Services]]
 
@@ -78,9 +81,87 @@ async def test_who_cant_be_served_is_told_why_and_when_to_try_again(
         assert refused(services, cause) == 1
     head, body = wire.sent
     assert head["status"] == 503
-    assert (b"retry-after", str(RETRY_AFTER_SECONDS).encode()) in head["headers"]
+    assert (b"retry-after", b"5") in head["headers"]
     assert json.loads(body["body"])["code"] == cause
     assert closings.records == []
+
+
+KEY = Identity(key_id="k1", tenant="t", scopes=frozenset({Scope.CALL}))
+
+
+def scope_of(identity: Identity, address: str = "192.0.2.7") -> dict[str, Any]:
+    return {**SCOPE, SCOPE_KEY: Admitted(identity=identity, address=address)}
+
+
+async def test_one_key_has_no_more_calls_at_once_than_it_may(
+    autojump_clock: MockClock, open_scripted_services: OpenServices
+) -> None:
+    """429 `too_many_calls` while both are open, from wherever; another key is served; and again when one has ended."""
+    settings = CurrentSettings(Settings(limits=LimitsSettings(max_calls_per_key=2)))
+    hits: list[Limit] = []
+    async with open_scripted_services() as services, trio.open_nursery() as nursery:
+        desk = CallDesk(
+            services=services,
+            registry=CallRegistry(lambda: 10),
+            settings=settings,
+            limiter=Limiter(settings, on_hit=hits.append),
+        )
+        wires = [Wire() for _ in range(5)]
+        for wire in wires[:2]:
+            nursery.start_soon(desk, scope_of(KEY), wire.receive, wire.send)
+        await wait_all_tasks_blocked()
+        await desk(scope_of(KEY, "198.51.100.1"), wires[2].receive, wires[2].send)
+        nursery.start_soon(desk, scope_of(attrs.evolve(KEY, key_id="k2")), wires[3].receive, wires[3].send)
+        await wait_all_tasks_blocked()
+        assert [wire.sent[0].get("status", "accepted") for wire in wires[:4]] == [
+            "accepted", "accepted", 429, "accepted",
+        ]  # fmt: skip
+        assert json.loads(wires[2].sent[1]["body"])["code"] == "too_many_calls"
+        assert (refused(services, "too_many_calls"), hits) == (1, [Limit.CALLS_AT_ONCE])
+        wires[0].disconnect()
+        await wait_all_tasks_blocked()
+        nursery.start_soon(desk, scope_of(KEY), wires[4].receive, wires[4].send)
+        await wait_all_tasks_blocked()
+        assert wires[4].sent[0]["type"] == "websocket.accept"
+        for wire in wires:
+            wire.disconnect()
+    assert desk.registry._held_by == {}
+
+
+async def test_new_calls_come_no_faster_than_they_may(
+    autojump_clock: MockClock, open_scripted_services: OpenServices
+) -> None:
+    """429 `rate_limited` with Retry-After and the RateLimit fields; who is refused for want of room pays nothing."""
+    settings = CurrentSettings(Settings(limits=LimitsSettings(calls_burst_per_address=2)))
+    hits: list[Limit] = []
+    async with open_scripted_services() as services, trio.open_nursery() as nursery:
+        desk = CallDesk(
+            services=services,
+            registry=CallRegistry(lambda: 10),
+            settings=settings,
+            limiter=Limiter(settings, on_hit=hits.append),
+            is_open=False,
+        )
+        for _ in range(5):
+            wire = Wire()
+            await desk(scope_of(ANONYMOUS), wire.receive, wire.send)
+            assert wire.sent[0]["status"] == 503
+        desk.is_open = True
+        wires = [Wire() for _ in range(3)]
+        for wire in wires:
+            nursery.start_soon(desk, scope_of(ANONYMOUS), wire.receive, wire.send)
+            await wait_all_tasks_blocked()
+        head, body = wires[2].sent
+        assert [wire.sent[0]["type"] for wire in wires[:2]] == ["websocket.accept"] * 2
+        assert head["status"] == 429
+        assert json.loads(body["body"])["code"] == "rate_limited"
+        headers = dict(head["headers"])
+        assert headers[b"retry-after"] == b"1"
+        assert headers[b"ratelimit-policy"] == b'"calls_per_address";q=2;w=2'
+        assert headers[b"ratelimit"] == b'"calls_per_address";r=0;t=2'
+        assert (refused(services, "rate_limited"), hits) == (1, [Limit.CALLS_PER_ADDRESS])
+        for wire in wires:
+            wire.disconnect()
 
 
 async def test_a_call_holds_its_place_from_the_handshake_to_its_end(

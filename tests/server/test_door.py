@@ -396,6 +396,14 @@ TOO_MUCH = Verdict(
 )
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+async def test_probes_are_not_counted(path: str) -> None:
+    """A busy server is not taken for a dead one because callers share the prober's address."""
+    one = house(CLOSED | WITH_KEYS, turnstile=Counting(at_arrival=TOO_MUCH))
+    assert (await one.ask("http", ("X-API-Key", GOOD), path=path))["status"] == 200
+    assert (await one.ask("http", path=f"{path}/x"))["status"] == 429
+
+
 @KINDS
 async def test_the_turnstile_counts_arrivals_and_entries(kind: str) -> None:
     """By the address behind the proxies, and by identity once it is known."""

@@ -11,6 +11,7 @@ import trio
 from structlog.testing import capture_logs
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from voice_agent.access.caller import Caller
 from voice_agent.core.commands import Start, Stop
 from voice_agent.core.events import CloseReason, Notice, SessionEvent, Transcript
 from voice_agent.core.frames import AudioFrame
@@ -165,7 +166,9 @@ async def test_the_listener_stays_open_for_the_lame_duck_seconds(
         began = trio.current_time()
         nursery.start_soon(drain_now, desk, settings)
         await wait_all_tasks_blocked()
-        assert desk.refusal() == "draining"
+        refusal = desk.room_for(Caller(ANONYMOUS, "127.0.0.1"))
+        assert refusal is not None
+        assert refusal.error.code == "draining"
     assert trio.current_time() == began + LAME_DUCK
 
 

@@ -261,6 +261,9 @@ def test_the_table_of_http_answers_names_real_codes() -> None:
         (403, errors.ForbiddenError.code),
         (403, request_errors.ForbiddenOriginError.code),
         (404, "not_found"),
+        (429, request_errors.TooManyFailuresError.code),
+        (429, request_errors.RateLimitedError.code),
+        (429, request_errors.TooManyCallsError.code),
         (503, "full"),
         (503, "draining"),
     ]

@@ -6,9 +6,18 @@ import attrs
 import pytest
 from quart_trio import QuartTrio
 
+from voice_agent.access.caller import Caller
+from voice_agent.access.refusal import Refusal
 from voice_agent.core.commands import CallOptions
-from voice_agent.core.errors import UnsupportedMediaError
+from voice_agent.core.errors import UnsupportedMediaError, VoiceAgentError
 from voice_agent.core.identity import ANONYMOUS, Identity, Scope
+from voice_agent.core.request_errors import (
+    RateLimitedError,
+    ServerDrainingError,
+    ServerFullError,
+    ServerOverloadedError,
+    TooManyCallsError,
+)
 from voice_agent.observability.metrics import Metrics
 from voice_agent.transports.webrtc.candidates import AddressPolicy
 from voice_agent.transports.webrtc.sdp import Offer
@@ -52,16 +61,18 @@ class FakeDesk:
     policy: AddressPolicy = attrs.field(factory=AddressPolicy)
     max_offer_bytes: int = 32_768
     defaults: CallOptions = attrs.field(factory=CallOptions)
-    refused: str | None = None
+    refused: Refusal | None = None
     error: Exception | None = None
     call: FakeCall = attrs.field(factory=FakeCall)
     owner: Identity = ANONYMOUS
     opened: list[tuple[Offer, CallOptions]] = attrs.field(factory=list)
+    asked: list[Caller] = attrs.field(factory=list)
 
-    def refusal(self) -> str | None:
+    def admit(self, caller: Caller) -> Refusal | None:
+        self.asked.append(caller)
         return self.refused
 
-    async def open_call(self, offer: Offer, options: CallOptions, identity: Identity) -> OpenedCall:
+    async def open_call(self, offer: Offer, options: CallOptions, caller: Caller) -> OpenedCall:
         if self.error is not None:
             raise self.error
         self.opened.append((offer, options))
@@ -138,19 +149,30 @@ async def test_too_many_candidates(app: QuartTrio) -> None:
     await expect_problem(answer, 422, "too_many_candidates")
 
 
-@pytest.mark.parametrize("code", ["full", "draining"])
-async def test_a_server_without_room_says_when_to_come_again(
-    app: QuartTrio, desk: FakeDesk, code: str
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (ServerFullError("no"), 503),
+        (ServerDrainingError("no"), 503),
+        (ServerOverloadedError("no"), 503),
+        (RateLimitedError("no"), 429),
+        (TooManyCallsError("no"), 429),
+    ],
+)
+async def test_who_gets_no_call_is_told_why_and_when_to_come_again(
+    app: QuartTrio, desk: FakeDesk, error: VoiceAgentError, status: int
 ) -> None:
-    """503 with Retry-After, whether it is known before the offer is read or only after."""
-    desk.refused = code
+    """Status, code and Retry-After, whether it is known before the offer is read or only after."""
+    refusal = Refusal(error=error, headers=((b"retry-after", b"7"),))
+    desk.refused = refusal
     answer = await app.test_client().post("/v1/webrtc", data=OFFER, headers=SDP)
-    await expect_problem(answer, 503, code)
-    assert answer.headers["retry-after"] == "5"
-    desk.refused, desk.error = None, CallRefusedError(code)
+    await expect_problem(answer, status, error.code)
+    assert answer.headers["retry-after"] == "7"
+    desk.refused, desk.error = None, CallRefusedError(refusal)
     answer = await app.test_client().post("/v1/webrtc", data=OFFER, headers=SDP)
-    await expect_problem(answer, 503, code)
-    assert answer.headers["retry-after"] == "5"
+    await expect_problem(answer, status, error.code)
+    assert answer.headers["retry-after"] == "7"
+    assert desk.asked == [Caller(ANONYMOUS, "192.0.2.7")] * 2
 
 
 async def test_what_the_media_refuses_is_a_problem_too(app: QuartTrio, desk: FakeDesk) -> None:

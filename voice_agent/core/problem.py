@@ -9,8 +9,6 @@ import attrs
 from voice_agent.core.errors import VoiceAgentError
 
 PROBLEM_TYPE: Final = "application/problem+json"
-NO_TYPE: Final = "about:blank"
-"""RFC 9457, section 4.2.1: the code says all that a type of its own could say."""
 
 
 @attrs.frozen(kw_only=True)
@@ -29,14 +27,14 @@ class Problem:
 
     @property
     def title(self) -> str:
-        """The status in words, as RFC 9457, section 4.2.1 wants it for :data:`NO_TYPE`."""
+        """The status in words, as RFC 9457, section 4.2.1 wants it for the type ``about:blank``."""
         return HTTPStatus(self.status).phrase
 
     def to_json(self) -> str:
         """Return the document."""
         return json.dumps(
             {
-                "type": NO_TYPE,
+                "type": "about:blank",
                 "title": self.title,
                 "status": self.status,
                 "code": self.code,

@@ -125,6 +125,20 @@ class EtagRequiredError(RequestError):
     status = HTTPStatus.PRECONDITION_REQUIRED
 
 
+class RateLimitedError(RequestError):
+    """Requests or new calls come faster than the limit; ``Retry-After`` says when the next is served."""
+
+    code = "rate_limited"
+    status = HTTPStatus.TOO_MANY_REQUESTS
+
+
+class TooManyCallsError(RequestError):
+    """The caller has as many calls at once as one caller may have."""
+
+    code = "too_many_calls"
+    status = HTTPStatus.TOO_MANY_REQUESTS
+
+
 class TooManyListenersError(RequestError):
     """As many as may follow one session's events do so already."""
 
@@ -176,6 +190,12 @@ class ServerFullError(UnavailableError):
     """The server has as many calls as it takes."""
 
     code = "full"
+
+
+class ServerOverloadedError(UnavailableError):
+    """Another call would spoil the running ones."""
+
+    code = "overloaded"
 
 
 class ServerDrainingError(UnavailableError):

@@ -1,17 +1,20 @@
 """CallDesk: the ASGI entry of WebSocket calls; admits a call, then gives it a session."""
 
+from contextlib import AbstractContextManager
 from functools import partial
-from http import HTTPStatus
-from typing import Final
 
 import attrs
 
 from voice_agent.access.admitted import admitted
+from voice_agent.access.caller import Caller
+from voice_agent.access.limiter import FULL_RETRY_SECONDS, Limiter
+from voice_agent.access.rate_fields import retry_after_field
 from voice_agent.access.refusal import Refusal, identity_for
 from voice_agent.core.commands import CallOptions
 from voice_agent.core.events import CloseRecord
 from voice_agent.core.identity import Identity
 from voice_agent.core.identity import Scope as AccessScope
+from voice_agent.core.request_errors import ServerDrainingError, ServerFullError, UnavailableError
 from voice_agent.core.transport import Transport, Wire
 from voice_agent.session.call_limits import CallLimits
 from voice_agent.session.open import open_session
@@ -27,8 +30,6 @@ from voice_agent.transports.websocket.endpoint import (
     refuse_handshake,
 )
 
-RETRY_AFTER_SECONDS: Final = 5
-
 
 @attrs.define(kw_only=True)
 class CallDesk:
@@ -40,54 +41,72 @@ class CallDesk:
         default=attrs.Factory(lambda desk: CurrentSettings(desk.services.settings), takes_self=True)
     )
     """What is in force for the calls to come; the limits follow it while a call lasts."""
+    limiter: Limiter | None = None
+    """How often one caller may call; None counts nobody."""
     is_open: bool = True
     """False while the server drains."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one WebSocket connection (ASGI)."""
-        caller = identity_for(AccessScope.CALL, admitted(scope))
-        if isinstance(caller, Refusal):
-            self.services.metrics.calls_refused_total.labels(caller.error.code).inc()
+        identity = identity_for(AccessScope.CALL, admitted(scope))
+        if isinstance(identity, Refusal):
+            refusal: Refusal | None = identity
+            self.count_refusal(identity)
+        else:
+            caller = Caller(identity, admitted(scope).address)
+            refusal = self.admit(caller)
+        if refusal is not None:
             await refuse_handshake(
                 scope,
                 send,
-                status=caller.error.status,
-                code=caller.error.code,
-                detail=caller.error.message,
-                headers=caller.headers,
-            )
-            return
-        cause = self.refusal()
-        if cause is not None:
-            self.services.metrics.calls_refused_total.labels(cause).inc()
-            await refuse_handshake(
-                scope,
-                send,
-                status=HTTPStatus.SERVICE_UNAVAILABLE,
-                code=cause,
-                detail="The server takes no new calls now; try again soon.",
-                headers=[(b"retry-after", str(RETRY_AFTER_SECONDS).encode())],
+                status=refusal.error.status,
+                code=refusal.error.code,
+                detail=refusal.error.message,
+                headers=refusal.headers,
             )
             return
         # The connection below has taken its limits from the same settings.
         services = self.services_for((scope.get("state") or {}).get(SCOPE_KEY) or self.settings.in_force)
         settings = services.settings
-        with self.registry.place() as place:
+        with self.place(caller) as place:
             await handle_websocket(
                 scope,
                 receive,
                 send,
                 settings=settings.websocket,
-                serve_call=partial(self._serve_call, services, place, caller),
+                serve_call=partial(self._serve_call, services, place, caller.identity),
                 defaults=CallOptions(partials=settings.recogniser.partials),
                 messages=self.message_rate(),
             )
 
-    def refusal(self) -> str | None:
-        """Return why no call is taken now: ``draining`` or ``full``; None while calls are taken."""
+    def admit(self, caller: Caller) -> Refusal | None:
+        """Return why no call is taken now from the caller; None when one is, which is counted, as refusals are."""
+        refusal = self.room_for(caller)
+        if refusal is None and self.limiter is not None:
+            verdict = self.limiter.begins_call(caller)
+            if verdict.refusal is not None:
+                refusal = attrs.evolve(verdict.refusal, headers=(*verdict.refusal.headers, *verdict.headers))
+        if refusal is not None:
+            self.count_refusal(refusal)
+        return refusal
+
+    def room_for(self, caller: Caller) -> Refusal | None:
+        """Return why there is no room for a call of the caller; None when there is."""
         if not self.is_open:
-            return "draining"
-        return "full" if self.registry.is_full else None
+            return _come_again(ServerDrainingError("The server is shutting down and takes no new calls."))
+        if self.registry.is_full:
+            return _come_again(ServerFullError("The server has as many calls as it takes; try again soon."))
+        if self.limiter is None or (holder := self.limiter.holder(caller)) is None:
+            return None
+        return self.limiter.has_too_many(caller, self.registry.held_by(holder))
+
+    def place(self, caller: Caller) -> AbstractContextManager[Place]:
+        """Hold a place for a call of the caller, who was admitted a moment ago."""
+        return self.registry.place(None if self.limiter is None else self.limiter.holder(caller))
+
+    def count_refusal(self, refusal: Refusal) -> None:
+        """Count a call that did not begin."""
+        self.services.metrics.calls_refused_total.labels(refusal.error.code).inc()
 
     def services_for(self, in_force: InForce) -> Services:
         """Return what a call works with that begins under these settings, and keeps them."""
@@ -111,3 +130,7 @@ class CallDesk:
             await session.heard_all.wait()
         assert session.record is not None  # noqa: S101 (open_session sets it before it returns)
         return session.record
+
+
+def _come_again(error: UnavailableError) -> Refusal:
+    return Refusal(error=error, headers=(retry_after_field(FULL_RETRY_SECONDS),))

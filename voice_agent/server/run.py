@@ -23,6 +23,7 @@ import trio
 
 from voice_agent.access.anonymous import check_bind
 from voice_agent.access.authentication import open_authenticator
+from voice_agent.access.limiter import Limiter
 from voice_agent.observability.logs import repeat_limiter
 from voice_agent.observability.loop_lag import LoopLag
 from voice_agent.observability.metrics import Metrics
@@ -115,11 +116,12 @@ async def _open_server(
     async with open_services(settings, metrics=metrics) as services:
         services.supervisor.start_soon(lag.probe, name="loop lag")
         registry = CallRegistry(lambda: current.now.server.max_calls)
-        desk = CallDesk(services=services, registry=registry, settings=current)
+        limiter = Limiter(current, on_hit=lambda limit: metrics.limit_hits_total.labels(limit).inc())
+        desk = CallDesk(services=services, registry=registry, settings=current, limiter=limiter)
         async with (
             open_media_thread() as media,
             open_webrtc_calls(desk, media.open_peer) as webrtc_calls,
-            open_authenticator(current, metrics=metrics) as authenticator,
+            open_authenticator(current, metrics=metrics, failures=limiter) as authenticator,
         ):
             administration = Administration(
                 registry=desk.registry,
@@ -142,6 +144,7 @@ async def _open_server(
                 settings=current,
                 host=settings.server.host,
                 authenticator=authenticator,
+                turnstile=limiter,
             )
             async with open_http_server(
                 door, settings, current=current, hooks=GuardMetrics(metrics)

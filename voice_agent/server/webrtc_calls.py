@@ -14,6 +14,8 @@ import attrs
 import structlog
 import trio
 
+from voice_agent.access.caller import Caller
+from voice_agent.access.refusal import Refusal
 from voice_agent.core.commands import CallOptions
 from voice_agent.core.errors import TooManyCandidatesError, TransportBrokenError
 from voice_agent.core.events import CloseReason
@@ -104,38 +106,37 @@ class WebRtcCalls:
         """The options of a caller who does not choose now."""
         return CallOptions(partials=self._desk.settings.now.recogniser.partials)
 
-    def refusal(self) -> str | None:
-        """Return why no call is taken now, and count it; None while calls are taken."""
-        cause = self._desk.refusal()
-        if cause is not None:
-            self._desk.services.metrics.calls_refused_total.labels(cause).inc()
-        return cause
+    def admit(self, caller: Caller) -> Refusal | None:
+        """As :meth:`voice_agent.server.calls.CallDesk.admit`."""
+        return self._desk.admit(caller)
 
     def find(self, key: str, identity: Identity) -> WebRtcCall | None:
         """Return the open call with the key, if it is this identity's; anybody else's is as good as unknown."""
         call = self._calls.get(key)
         return call if call is not None and call.identity.is_same_as(identity) else None
 
-    async def open_call(self, offer: Offer, options: CallOptions, identity: Identity) -> OpenedCall:
+    async def open_call(self, offer: Offer, options: CallOptions, caller: Caller) -> OpenedCall:
         """Begin a call and answer its offer; it goes on by itself. Cancelled before the answer, it ends.
 
         Raises:
-            CallRefusedError: the server is full or drains.
+            CallRefusedError: there is no room any more.
             CallerError: the offer can't be served after all.
         """
-        return cast("OpenedCall", await self._nursery.start(self._hold, offer, options, identity))
+        return cast("OpenedCall", await self._nursery.start(self._hold, offer, options, caller))
 
     async def _hold(
         self,
         offer: Offer,
         options: CallOptions,
-        identity: Identity,
+        caller: Caller,
         task_status: trio.TaskStatus[OpenedCall],
     ) -> None:
         """The whole life of one call; what is raised before the answer is the request's, later nothing is raised."""
-        if (cause := self.refusal()) is not None:
-            raise CallRefusedError(cause)
-        with self._desk.registry.place() as place:
+        # The caller was admitted, but others may have come while the offer was read.
+        if (refusal := self._desk.room_for(caller)) is not None:
+            self._desk.count_refusal(refusal)
+            raise CallRefusedError(refusal)
+        with self._desk.place(caller) as place:
             services = self._desk.services_for(self._desk.settings.in_force)
             settings = services.settings
             servers = ice_servers(settings.webrtc, unix_seconds=time())
@@ -143,7 +144,7 @@ class WebRtcCalls:
             try:
                 answer = complete_answer(await peer.answer(offer.text), offer)
                 call = WebRtcCall(
-                    identity=identity,
+                    identity=caller.identity,
                     etag=new_etag(),
                     username_fragment=offer.username_fragment,
                     peer=peer,

@@ -4,7 +4,7 @@ Of those that have ended the last few are remembered for a short while, so that 
 """
 
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -57,6 +57,7 @@ class CallRegistry:
         """``max_calls`` may be a function, which is asked whenever it matters."""
         self._max_calls = max_calls if callable(max_calls) else lambda: max_calls
         self._places_taken = 0
+        self._held_by: Counter[str] = Counter()
         self._calls_enrolled = 0
         self._sessions: dict[int, Session] = {}
         self._ended: deque[_Ended] = deque(maxlen=REMEMBERED_ENDED)
@@ -72,10 +73,19 @@ class CallRegistry:
         """Whether another call would be one too many."""
         return self._places_taken >= self._max_calls()
 
+    def held_by(self, holder: str) -> int:
+        """Return how many places somebody holds."""
+        return self._held_by[holder]
+
     @contextmanager
-    def place(self) -> Iterator[Place]:
-        """Hold a place from the handshake on; check :attr:`is_full` first, without a checkpoint in between."""
+    def place(self, holder: str | None = None) -> Iterator[Place]:
+        """Hold a place from the handshake on; check :attr:`is_full` first, without a checkpoint in between.
+
+        ``holder`` is under which name it is counted, if it is.
+        """
         self._places_taken += 1
+        if holder is not None:
+            self._held_by[holder] += 1
         place = Place(self)
         try:
             yield place
@@ -83,6 +93,10 @@ class CallRegistry:
             if place.session is not None:
                 self._forget(place.number, place.session)
             self._places_taken -= 1
+            if holder is not None:
+                self._held_by[holder] -= 1
+                if not self._held_by[holder]:
+                    del self._held_by[holder]
             if not self._places_taken:
                 self._emptied.set()
                 self._emptied = trio.Event()

@@ -102,6 +102,11 @@ RULES: Final[tuple[Rule[Settings], ...]] = (
         "webrtc.allowed_networks must be networks as 10.0.0.0/8, separated by commas",
     ),
     Rule(
+        ("limits.uncounted_networks",),
+        lambda settings: are_networks(settings.limits.uncounted_networks),
+        "limits.uncounted_networks must be networks as 10.0.0.0/8, separated by commas",
+    ),
+    Rule(
         ("access.keys",),
         lambda settings: keys_fault(settings.access.keys) is None,
         lambda settings: keys_fault(settings.access.keys) or "",

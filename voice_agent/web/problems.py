@@ -4,6 +4,7 @@ from http import HTTPStatus
 
 from quart import Response
 
+from voice_agent.access.refusal import Refusal
 from voice_agent.core.errors import VoiceAgentError
 from voice_agent.core.problem import PROBLEM_TYPE, Problem
 
@@ -16,6 +17,13 @@ def problem(status: HTTPStatus, code: str, detail: str, *, field: str | None = N
 def problem_of(error: VoiceAgentError) -> Response:
     """Make the answer that tells an error of the tree, with the status of its class."""
     return _answer(Problem.of(error))
+
+
+def answer_refusal(refusal: Refusal) -> Response:
+    """Make the answer to who may not come in, with the headers that belong to it."""
+    response = problem_of(refusal.error)
+    response.headers.extend([(name.decode(), value.decode()) for name, value in refusal.headers])
+    return response
 
 
 def _answer(told: Problem) -> Response:

@@ -13,7 +13,7 @@ from quart import Quart, Response, request
 from voice_agent.access.admitted import admitted
 from voice_agent.access.refusal import Refusal, identity_for
 from voice_agent.core.identity import Scope
-from voice_agent.web.problems import problem_of
+from voice_agent.web.problems import answer_refusal
 
 View = TypeVar("View", bound=Callable[..., Awaitable[Any]])
 
@@ -74,8 +74,4 @@ def enforce_scopes(app: Quart) -> None:
 def refusal(need: Scope) -> Response | None:
     """Return the answer to a request whose identity has not the scope, or None."""
     refused = identity_for(need, admitted(request.scope))
-    if not isinstance(refused, Refusal):
-        return None
-    response = problem_of(refused.error)
-    response.headers.extend([(name.decode(), value.decode()) for name, value in refused.headers])
-    return response
+    return answer_refusal(refused) if isinstance(refused, Refusal) else None

@@ -13,6 +13,8 @@ from quart import Blueprint, Response, request
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from voice_agent.access.admitted import admitted
+from voice_agent.access.caller import Caller
+from voice_agent.access.refusal import Refusal
 from voice_agent.core.commands import CallOptions
 from voice_agent.core.errors import CallerError, InvalidSdpError, UnauthenticatedError
 from voice_agent.core.identity import Identity, Scope
@@ -34,13 +36,10 @@ from voice_agent.transports.webrtc.signalling import (
     parse_fragment,
     parse_options,
 )
-from voice_agent.web import webrtc_described
-from voice_agent.web.described import described
-from voice_agent.web.problems import problem, problem_of
+from voice_agent.web.problems import answer_refusal, problem_of
 from voice_agent.web.scopes import needs, public
 
 PATH: Final = "/v1/webrtc"
-RETRY_AFTER_SECONDS: Final = 5
 _CALL_METHODS: Final = "DELETE, GET, HEAD, OPTIONS, PATCH"
 _ENDPOINT_METHODS: Final = "GET, HEAD, OPTIONS, POST"
 
@@ -96,11 +95,11 @@ class WebRtcDesk(Protocol):
         """The options of a caller who does not choose."""
         ...
 
-    def refusal(self) -> str | None:
-        """Return why no call is taken now, or None."""
+    def admit(self, caller: Caller) -> Refusal | None:
+        """Return why no call is taken now from the caller, or None; counts either."""
         ...
 
-    async def open_call(self, offer: Offer, options: CallOptions, identity: Identity) -> OpenedCall:
+    async def open_call(self, offer: Offer, options: CallOptions, caller: Caller) -> OpenedCall:
         """Begin a call; raises :class:`CallRefusedError` and :class:`CallerError`."""
         ...
 
@@ -110,11 +109,11 @@ class WebRtcDesk(Protocol):
 
 
 class CallRefusedError(Exception):
-    """No call is taken now; ``code`` says why."""
+    """No call is taken now; ``refusal`` says why."""
 
-    def __init__(self, code: str) -> None:
-        super().__init__(code)
-        self.code = code
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.error.code)
+        self.refusal = refusal
 
 
 @attrs.frozen
@@ -125,16 +124,17 @@ class WebRtcRoutes:
 
     async def begin(self) -> Response:
         """Answer an offer with 201: the answer, the call's address, its tag, and the ICE servers."""
-        if (refusal := self.desk.refusal()) is not None:
-            return _busy(refusal)
+        caller = Caller(_caller(), admitted(request.scope).address)
+        if (refusal := self.desk.admit(caller)) is not None:
+            return answer_refusal(refusal)
         try:
             text = await _body(OFFER_TYPE, self.desk.max_offer_bytes)
             options = parse_options(request.args.items(multi=True), self.desk.defaults)
-            opened = await self.desk.open_call(parse_offer(text, self.desk.policy), options, _caller())
+            opened = await self.desk.open_call(parse_offer(text, self.desk.policy), options, caller)
         except CallerError as error:
             return problem_of(error)
         except CallRefusedError as error:
-            return _busy(error.code)
+            return answer_refusal(error.refusal)
         response = Response(opened.answer, status=HTTPStatus.CREATED, content_type=OFFER_TYPE)
         response.headers["Location"] = f"{PATH}/{opened.key}"
         response.headers["ETag"] = opened.etag
@@ -192,18 +192,17 @@ def create_webrtc_routes(desk: WebRtcDesk) -> Blueprint:
     routes = Blueprint("webrtc", __name__)
     call_path = f"{PATH}/<key>"
     calls = needs(Scope.CALL)
-    for path, method, view, mark, operation in (
-        (PATH, "POST", answers.begin, calls, webrtc_described.BEGIN),
-        (PATH, "GET", answers.look, public, webrtc_described.LOOK),
-        (PATH, "OPTIONS", answers.tell_options, public, webrtc_described.OPTIONS),
-        (call_path, "PATCH", answers.trickle, calls, webrtc_described.TRICKLE),
-        (call_path, "DELETE", answers.hang_up, calls, webrtc_described.HANG_UP),
-        (call_path, "GET", answers.look_at_call, calls, webrtc_described.LOOK_AT_CALL),
-        (call_path, "OPTIONS", answers.tell_options_of_call, public, webrtc_described.OPTIONS_OF_CALL),
+    for path, method, view, mark in (
+        (PATH, "POST", answers.begin, calls),
+        (PATH, "GET", answers.look, public),
+        (PATH, "OPTIONS", answers.tell_options, public),
+        (call_path, "PATCH", answers.trickle, calls),
+        (call_path, "DELETE", answers.hang_up, calls),
+        (call_path, "GET", answers.look_at_call, calls),
+        (call_path, "OPTIONS", answers.tell_options_of_call, public),
     ):
-        marked = described(operation)(mark(view))
         routes.add_url_rule(
-            path, f"{method} {path}", marked, methods=[method], provide_automatic_options=False
+            path, f"{method} {path}", mark(view), methods=[method], provide_automatic_options=False
         )
     return routes
 
@@ -254,14 +253,6 @@ async def _body(content_type: str, max_bytes: int) -> str:
         return body.decode()
     except UnicodeDecodeError:
         raise InvalidSdpError("the body is not UTF-8") from None
-
-
-def _busy(code: str) -> Response:
-    response = problem(
-        HTTPStatus.SERVICE_UNAVAILABLE, code, "The server takes no new calls now; try again soon."
-    )
-    response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
-    return response
 
 
 def _unknown() -> Response:
