@@ -30,6 +30,7 @@ from voice_agent.access.turnstile import OpenTurnstile, Turnstile
 from voice_agent.core.errors import UnauthenticatedError
 from voice_agent.core.problem import PROBLEM_TYPE, Problem
 from voice_agent.core.request_errors import TooManyFailuresError, UnavailableError
+from voice_agent.server.security_headers import STRICT_TRANSPORT_SECURITY
 from voice_agent.settings.current import CurrentSettings
 from voice_agent.settings.lists import networks, split_list
 from voice_agent.transports.websocket.endpoint import Receive, Scope, Send, refuse_handshake
@@ -69,6 +70,9 @@ class Door:
         rules = self._rules_in_force()
         client = rules.proxies.find_client(scope)
         answer = _Answer(scope=scope, send=send, standing=rules.origins.standing(scope, client))
+        if client.scheme == "https" and rules.hsts_seconds:
+            # Also where a proxy ends the TLS.
+            answer.headers.append((STRICT_TRANSPORT_SECURITY, b"max-age=%d" % rules.hsts_seconds))
         inside = await self._let_in(scope, client, rules, answer)
         if isinstance(inside, Refusal):
             await answer.refuse(inside)
@@ -129,6 +133,7 @@ class _Rules:
     origins: AllowedOrigins
     strangers: Strangers
     asks_who: bool
+    hsts_seconds: int
 
     @classmethod
     def of(cls, settings: CurrentSettings, host: str) -> "_Rules":
@@ -139,6 +144,7 @@ class _Rules:
             origins=AllowedOrigins.parse(split_list(access.allowed_origins)),
             strangers=Strangers.of(access, host=host),
             asks_who=asks_who(access),
+            hsts_seconds=settings.now.server.hsts_seconds,
         )
 
 

@@ -1,12 +1,15 @@
 """GuardedH11Protocol and GuardedHTTPStream: HTTP/1.1 only, bounded headers and bodies, an exact answer to bad bytes."""
 
+from collections.abc import Iterable
+from dataclasses import replace
+from http import HTTPStatus
 from typing import Any
 
 import h11
 import trio
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
-from hypercorn.protocol.events import Body, EndBody, Request, StreamClosed
+from hypercorn.protocol.events import Body, EndBody, Request, Response, StreamClosed
 from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol, H11WSConnection
 from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
@@ -18,15 +21,17 @@ from voice_agent.core.problem import PROBLEM_TYPE, Problem
 from voice_agent.core.request_errors import (
     BodyTooLargeError,
     EarlyDataError,
+    HeadersTooLargeError,
     HttpVersionError,
     RequestError,
     ServerClosingError,
     error_of_status,
 )
 from voice_agent.server.conversation import Answer, Conversation, Headers, Phase
-from voice_agent.server.guard_limits import Intervention
+from voice_agent.server.guard_limits import GuardLimits, Intervention
 from voice_agent.server.guarded_websocket import GuardedWSStream
 from voice_agent.server.handler_tasks import IGNORED, SendMessage
+from voice_agent.server.security_headers import completed
 
 
 class GuardedHTTPStream(HTTPStream):
@@ -101,6 +106,15 @@ class GuardedH11Protocol(H11Protocol):
         elif isinstance(event, Closed):
             await self._close_stream()
 
+    async def stream_send(self, event: StreamEvent) -> None:
+        """Send what a stream answers; here pass all answers but the guard's own."""
+        if isinstance(event, Response) and event.status_code >= HTTPStatus.OK:
+            event = replace(event, headers=self._completed(event.headers))
+        await super().stream_send(event)
+
+    def _completed(self, headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        return completed(headers, hsts_seconds=self._conversation.limits.hsts_seconds if self.ssl else None)
+
     async def answer(self, error: VoiceAgentError, headers: Headers = ()) -> None:
         """Tell a problem if no response has begun, then close; the application is told that it is over."""
         stream, self.stream = self.stream, None
@@ -123,6 +137,7 @@ class GuardedH11Protocol(H11Protocol):
             *headers,
             *self.config.response_headers("h11"),
         ]
+        described = self._completed(described)
         events: list[H11SendableEvent] = [
             h11.Response(status_code=problem.status, headers=described, reason=problem.title.encode())
         ]
@@ -195,7 +210,7 @@ class GuardedH11Protocol(H11Protocol):
         self._method = request.method
         self.connection_state = ConnectionState(self._conversation.settle())
         limits = self._conversation.limits
-        refusal = _refusal(request, limits.max_body_bytes)
+        refusal = _refusal(request, limits)
         if refusal is not None:
             is_too_large = isinstance(refusal, BodyTooLargeError)
             self._conversation.hooks.intervened(
@@ -266,8 +281,11 @@ class GuardedH11Protocol(H11Protocol):
             await super()._maybe_recycle()
 
 
-def _refusal(request: h11.Request, max_body_bytes: int) -> RequestError | None:
+def _refusal(request: h11.Request, limits: GuardLimits) -> RequestError | None:
     """Return what refuses a request before the application sees it."""
+    # h11 bounds what is incomplete; headers that came in one piece are complete at once.
+    if sum(len(name) + len(value) for name, value in request.headers) > limits.max_header_bytes:
+        return HeadersTooLargeError(f"The headers are over the limit of {limits.max_header_bytes} bytes.")
     if request.http_version not in {b"1.0", b"1.1"}:
         # Also the preface of HTTP/2, which is "PRI * HTTP/2.0" (RFC 9113, section 3.4).
         return HttpVersionError("Speak HTTP/1.1.")
@@ -275,8 +293,8 @@ def _refusal(request: h11.Request, max_body_bytes: int) -> RequestError | None:
         return RequestError("The address has bytes that are not ASCII; write them as %XX.")
     for name, value in request.headers:
         # h11 has checked that it is a number, and that there is one.
-        if name == b"content-length" and int(value) > max_body_bytes:
-            return _too_large(max_body_bytes)
+        if name == b"content-length" and int(value) > limits.max_body_bytes:
+            return _too_large(limits.max_body_bytes)
     return None
 
 

@@ -43,6 +43,14 @@ class ServerSettings:
         maximum=600,
         live=True,
     )
+    hsts_seconds: int = setting(
+        30 * 86_400,
+        "How long browsers that came by TLS must come back by TLS (Strict-Transport-Security); 0 tells them nothing.",
+        unit="seconds",
+        minimum=0,
+        maximum=730 * 86_400,
+        live=True,
+    )
     header_timeout_seconds: float = setting(
         5 * SECONDS,
         "A request's headers must be complete by then.",
