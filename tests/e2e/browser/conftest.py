@@ -114,8 +114,11 @@ class Console:
     def finals(self) -> Locator:
         return self.page.locator(".caption:not(.is-partial) .words")
 
-    def call(self, wire: str = "WebSocket") -> None:
+    def choose(self, wire: str) -> None:
         self.page.get_by_text(wire, exact=True).click()
+
+    def call(self, wire: str = "WebSocket") -> None:
+        self.choose(wire)
         self.button("Call").click()
         expect(self.status).to_have_text("On a call", timeout=WORDS_MS)
 

@@ -101,15 +101,14 @@ def test_a_killed_tab_or_browser_ends_the_session(
 def test_typed_text_mute_and_downloads(
     server: Any, open_browser: Any, open_console: Any, tmp_path: Path
 ) -> None:
-    """Writing is a turn like speaking; mute is told by name and state; the transcript is saved in three forms."""
+    """Writing is a turn like speaking; a muted microphone gives silence; the transcript is saved in three forms."""
     with open_console(open_browser(), server) as console:
         page = console.page
         expect(console.button("TXT")).to_be_disabled()
         console.call()
-        mute = page.locator("#mute")
+        mute = console.button("Mute")
         mute.click()
         expect(mute).to_have_attribute("aria-pressed", "true")
-        expect(mute).to_have_text("Muted")
         expect(page.locator("#level")).to_have_attribute("aria-valuenow", "0")
         mute.click()
         expect(mute).to_have_attribute("aria-pressed", "false")
@@ -132,18 +131,76 @@ def test_typed_text_mute_and_downloads(
     assert whole["closed"]["reason"] == "stopped"
 
 
-def test_the_keyboard_is_enough(server: Any, open_browser: Any, open_console: Any) -> None:
-    """Tab reaches Call, Enter calls, focus goes to Hang up, Enter ends; every control has a name."""
+def test_what_a_person_chose_is_how_the_call_is_made(
+    server: Any, open_browser: Any, open_console: Any, speech: Any
+) -> None:
+    """Wire, microphone and partials; remembered by the browser, and fixed while the call lasts."""
+    spy = """
+    globalThis.asked = [];
+    const open = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+    navigator.mediaDevices.getUserMedia = (wanted) => { globalThis.asked.push(wanted); return open(wanted); };
+    """
+    with open_console(open_browser(speech("beckett")), server) as console:
+        page = console.page
+        page.add_init_script(spy)
+        page.reload()
+        console.call()
+        console.hang_up()
+        microphone = page.get_by_role("combobox", name="Microphone", exact=True)
+        names = microphone.locator("option").all_text_contents()
+        assert len(names) > 1
+        microphone.select_option(label=names[-1])
+        page.get_by_label("Show words while they are spoken").uncheck()
+        console.choose("WebRTC")
+        page.reload()
+        expect(page.get_by_role("radio", name="WebRTC")).to_be_checked()
+        expect(page.get_by_label("Show words while they are spoken")).not_to_be_checked()
+        expect(microphone.locator("option:checked")).to_have_text(names[-1])
+        console.button("Call").click()
+        expect(console.status).to_have_text("On a call", timeout=WORDS_MS)
+        expect(microphone).to_be_disabled()
+        expect(page.get_by_role("radio", name="WebSocket")).to_be_disabled()
+        page.evaluate(
+            "new MutationObserver(() => { globalThis.sawPartial ||= !!document.querySelector('.is-partial'); })"
+            ".observe(document.getElementById('captions'), { childList: true, subtree: true })"
+        )
+        console.expect_words("fail better")
+        assert not page.evaluate("globalThis.sawPartial")
+        assert page.evaluate("asked[0].audio.deviceId.exact") == microphone.input_value()
+        expect(page.locator("#figure-packets")).to_have_text("0")
+        console.hang_up()
+
+
+def test_words_that_nobody_saved_outlive_the_next_call(
+    server: Any, open_browser: Any, open_console: Any, tmp_path: Path
+) -> None:
+    """A new call begins an empty transcript; the one before can still be saved, unless it was."""
     with open_console(open_browser(), server) as console:
         page = console.page
-        for _ in range(2):
-            page.keyboard.press("Tab")
-        expect(console.button("Call")).to_be_focused()
+        console.call()
+        page.get_by_label("Write instead of speaking").fill("Worth keeping")
         page.keyboard.press("Enter")
-        expect(console.button("Hang up")).to_be_focused(timeout=WORDS_MS)
-        nameless = page.locator("button, input, select").evaluate_all(
-            "all => all.filter(one => !one.ariaLabel && !one.innerText?.trim() && !one.labels?.length).length"
-        )
-        assert nameless == 0
-        page.keyboard.press("Enter")
-        expect(console.status).to_have_text("Call ended.", timeout=WORDS_MS)
+        expect(console.finals).to_have_count(1)
+        console.hang_up()
+        console.call()
+        expect(console.finals).to_have_count(0)
+        with page.expect_download() as waiting:
+            console.button("Save it").click()
+        waiting.value.save_as(tmp_path / "saved")
+        assert "Worth keeping" in (tmp_path / "saved").read_text()
+        console.hang_up()
+        console.call()
+        console.expect_no_notice()
+        console.hang_up()
+
+
+def test_the_session_s_id_can_be_copied(server: Any, open_browser: Any, open_console: Any) -> None:
+    """For who asks the operator about this call."""
+    with open_console(open_browser(), server, permissions=["clipboard-read", "clipboard-write"]) as console:
+        page = console.page
+        console.call()
+        page.get_by_role("button", name="Copy the session").click()
+        copied = page.evaluate("navigator.clipboard.readText()")
+        assert copied == page.locator("#figure-session").inner_text()
+        assert len(copied) == 32
+        console.hang_up()

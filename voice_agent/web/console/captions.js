@@ -2,6 +2,7 @@ import { clock } from "./transcript.js";
 
 const UNSURE_BELOW = 0.7;
 const NEAR_END_PIXELS = 48;
+const AGENT = "Agent";
 
 /** The transcript on the page: partials change in place, finals settle. */
 export class Captions {
@@ -17,9 +18,15 @@ export class Captions {
   clear() {
     this.items = new Map(); // utterance → list item
     this.finals = [];
+    this.utterancesHeard = new Set(); // the others were typed
     this.list.replaceChildren();
     this.spoken.replaceChildren();
     this.empty.hidden = false;
+  }
+
+  /** What is said in this utterance was heard, not typed. @param {number} utterance */
+  speechStarted(utterance) {
+    this.utterancesHeard.add(utterance);
   }
 
   /** @param {object} message a `partial` */
@@ -32,15 +39,18 @@ export class Captions {
     });
   }
 
-  /** @param {object} message a `final` @param {boolean} isTyped */
-  final(message, isTyped) {
+  /** @param {object} message a `final` */
+  final(message) {
+    const isAgent = isOfAgent(message);
     this.finals.push(message);
     this.keepEndInSight(() => {
       const item = this.itemFor(message);
       item.classList.remove("is-partial");
       item.querySelector(".words").textContent = message.text;
       const details = element("p", "details");
-      if (isTyped) {
+      if (isAgent) {
+        details.append(element("span", "", AGENT));
+      } else if (!this.utterancesHeard.has(message.utterance)) {
         details.append(element("span", "", "typed"));
       } else {
         details.append(element("span", "", `${message.start.toFixed(1)} – ${message.end.toFixed(1)} s`));
@@ -51,7 +61,7 @@ export class Captions {
       item.querySelector(".details")?.remove();
       item.append(details);
     });
-    this.spoken.append(element("p", "", message.text));
+    this.spoken.append(element("p", "", isAgent ? `${AGENT}: ${message.text}` : message.text));
   }
 
   /** The utterance held no words, or the call is over and no final will come. */
@@ -68,14 +78,15 @@ export class Captions {
   }
 
   /** @private */
-  itemFor({ utterance, start, speaker }) {
+  itemFor(message) {
+    const { utterance, start } = message;
     let item = this.items.get(utterance);
     if (!item) {
       item = element("li", "caption");
       const time = element("time", "", clock(start));
       time.dateTime = `PT${start}S`;
       item.append(time, element("p", "words"));
-      item.classList.toggle("is-agent", Boolean(speaker) && speaker !== "caller");
+      item.classList.toggle("is-agent", isOfAgent(message));
       this.items.set(utterance, item);
       this.list.append(item);
       this.empty.hidden = true;
@@ -90,6 +101,10 @@ export class Captions {
     change();
     if (isAtEnd) scroll.scrollTop = scroll.scrollHeight;
   }
+}
+
+function isOfAgent({ speaker }) {
+  return Boolean(speaker) && speaker !== "caller";
 }
 
 function element(name, className, text = "") {

@@ -1,15 +1,17 @@
 /** The console page: what is pressed goes to the client, what the client tells is shown. */
 import { Captions } from "./captions.js";
-import { clock, toJson, toSrt, toText } from "./transcript.js";
-import { VoiceAgentClient, isWebRtcOffered } from "./voice-agent-client.js";
+import { Choices } from "./choices.js";
+import { Notices } from "./notices.js";
+import { clock, saveTranscript } from "./transcript.js";
+import { VoiceAgentClient } from "./voice-agent-client.js";
 import { Waveform } from "./waveform.js";
-import { wordEnding, wordError, wordNotice, wordProblem } from "./wording.js";
+import { EMPTY, STATES, wordEnding, wordError, wordNotice, wordProblem } from "./wording.js";
 
-const STATES = { idle: "Ready", connecting: "Connecting…", live: "On a call", ending: "Finishing…" };
 const LEVEL_TOLD_MS = 500; // how often a screen reader may hear a new level
-const MAX_NOTICES = 3;
+const COPIED_MS = 2000;
 
 const byId = (id) => document.getElementById(id);
+const title = document.title;
 const client = new VoiceAgentClient();
 const captions = new Captions({
   list: byId("captions"),
@@ -17,10 +19,23 @@ const captions = new Captions({
   empty: byId("empty"),
   spoken: byId("spoken"),
 });
+const notices = new Notices(byId("notices"));
 const waveform = new Waveform(byId("waveform"));
+const choices = new Choices(
+  {
+    wires: byId("wires"),
+    wireNote: byId("wire-note"),
+    device: byId("device"),
+    language: byId("language"),
+    partials: byId("partials"),
+    theme: byId("theme"),
+    summary: byId("summary"),
+  },
+  client.server,
+);
 const downloads = [...document.querySelectorAll("[data-download]")];
-let spokenUtterances = new Set();
-let record = null;
+let record = null; // the close record of the call that is shown
+let isSaved = true;
 let beganAt = 0;
 let timer = 0;
 let levelToldAt = 0;
@@ -28,24 +43,16 @@ let levelToldAt = 0;
 /* What the person does */
 
 byId("call").addEventListener("click", async () => {
-  captions.clear();
-  byId("notices").replaceChildren();
-  spokenUtterances = new Set();
-  record = null;
+  notices.clear();
+  putAway();
   showFigures(client.figures);
-  setDownloads();
   try {
-    await client.connect({
-      transport: document.querySelector("input[name=wire]:checked").value,
-      deviceId: byId("device").value,
-      language: byId("language").value,
-      partials: byId("partials").checked,
-    });
-    byId("hang-up").focus();
-    await listDevices();
+    await client.connect(choices.options);
+    moveFocus(byId("hang-up"));
+    await choices.listDevices();
   } catch (problem) {
-    if (problem.code !== "cancelled") notify(wordProblem(problem), { isBad: true });
-    byId("call").focus();
+    if (problem.code !== "cancelled") notices.tell(wordProblem(problem), { isBad: true });
+    moveFocus(byId("call"));
   }
 });
 
@@ -53,7 +60,9 @@ byId("hang-up").addEventListener("click", () => client.hangUp());
 
 byId("mute").addEventListener("click", () => {
   client.mute(!client.isMuted);
-  showMuted();
+  byId("mute").setAttribute("aria-pressed", String(client.isMuted));
+  document.body.toggleAttribute("data-muted", client.isMuted);
+  showStatus();
 });
 
 byId("composer").addEventListener("submit", (event) => {
@@ -63,25 +72,31 @@ byId("composer").addEventListener("submit", (event) => {
   if (text && client.sendText(text)) field.value = "";
 });
 
-byId("theme").addEventListener("click", () => setTheme(isDark() ? "light" : "dark"));
+for (const button of downloads) {
+  button.addEventListener("click", () => {
+    saveTranscript(button.dataset.download, captions.finals, record);
+    isSaved = client.state === "idle";
+  });
+}
 
-for (const button of downloads) button.addEventListener("click", () => download(button.dataset.download));
-
-for (const id of ["device", "partials"]) byId(id).addEventListener("change", remember);
-byId("wires").addEventListener("change", remember);
-navigator.mediaDevices?.addEventListener("devicechange", listDevices);
+byId("copy-session").addEventListener("click", async ({ currentTarget: button }) => {
+  await navigator.clipboard.writeText(byId("figure-session").textContent);
+  button.textContent = "Copied";
+  setTimeout(() => (button.textContent = "Copy"), COPIED_MS);
+});
 
 /* What the client tells */
 
 client.addEventListener("state", ({ detail: { state } }) => showState(state));
 client.addEventListener("level", ({ detail }) => showLevel(detail));
 client.addEventListener("figures", ({ detail }) => showFigures(detail));
-client.addEventListener("problem", ({ detail }) => notify(wordProblem(detail), { isBad: true }));
+client.addEventListener("problem", ({ detail }) => notices.tell(wordProblem(detail), { isBad: true }));
 client.addEventListener("ready", ({ detail }) => {
   byId("figure-session").textContent = detail.session;
+  byId("copy-session").hidden = false;
 });
 client.addEventListener("speech_started", ({ detail }) => {
-  spokenUtterances.add(detail.utterance);
+  captions.speechStarted(detail.utterance);
   const at = client.timeOf(detail.start);
   if (at !== null) waveform.startSpeech(at);
 });
@@ -91,29 +106,31 @@ client.addEventListener("speech_stopped", ({ detail }) => {
 });
 client.addEventListener("partial", ({ detail }) => captions.partial(detail));
 client.addEventListener("final", ({ detail }) => {
-  captions.final(detail, !spokenUtterances.has(detail.utterance));
+  captions.final(detail);
+  isSaved = false;
   setDownloads();
 });
 client.addEventListener("notice", ({ detail }) => {
   if (detail.code === "no_words") captions.drop(detail.detail.utterance);
   const words = wordNotice(detail);
-  if (words) notify(words);
+  if (words) notices.tell(words);
 });
-client.addEventListener("error", ({ detail }) => notify(wordError(detail), { isBad: true }));
+client.addEventListener("error", ({ detail }) => notices.tell(wordError(detail), { isBad: true }));
 client.addEventListener("ended", ({ detail }) => {
   record = detail.record;
   captions.dropAllPartials();
   const { text, isBad } = wordEnding(detail.reason);
-  if (isBad) notify(text, { isBad });
+  if (isBad) notices.tell(text, { isBad });
   byId("status").textContent = text;
-  byId("call").focus();
+  moveFocus(byId("call"));
 });
 
 /* Showing */
 
 function showState(state) {
   document.body.dataset.state = state;
-  byId("status").textContent = STATES[state];
+  document.title = state === "live" ? `${STATES.live} – ${title}` : title;
+  showStatus();
   const isIdle = state === "idle";
   byId("call").hidden = !isIdle;
   byId("mute").hidden = isIdle;
@@ -122,10 +139,12 @@ function showState(state) {
   byId("hang-up").lastElementChild.textContent = state === "connecting" ? "Cancel" : "Hang up";
   byId("mute").disabled = state === "ending";
   for (const control of byId("composer").elements) control.disabled = state !== "live";
-  for (const id of ["device", "language", "partials", "wires"]) byId(id).disabled = !isIdle;
+  choices.isFixed = !isIdle;
+  byId("empty").textContent = state === "live" ? EMPTY.live : EMPTY.idle;
   clearInterval(timer);
   if (state === "connecting") {
     byId("figure-session").textContent = "–";
+    byId("copy-session").hidden = true;
     waveform.run();
     document.body.dataset.heard = "";
   } else if (state === "live") {
@@ -137,6 +156,11 @@ function showState(state) {
     waveform.halt();
     showLevel({ peak: 0, at: performance.now() });
   }
+}
+
+function showStatus() {
+  const { state, isMuted } = client;
+  byId("status").textContent = state === "live" && isMuted ? STATES.muted : STATES[state];
 }
 
 function showTimer() {
@@ -154,13 +178,6 @@ function showLevel(level) {
   }
 }
 
-function showMuted() {
-  const { isMuted } = client;
-  byId("mute").setAttribute("aria-pressed", String(isMuted));
-  byId("mute").lastElementChild.textContent = isMuted ? "Muted" : "Mute";
-  document.body.toggleAttribute("data-muted", isMuted);
-}
-
 function showFigures({ finalLatencyMs, medianFinalLatencyMs, roundTripMs, droppedMs, packetsLost }) {
   byId("figure-latency").textContent = milliseconds(finalLatencyMs);
   byId("figure-median").textContent = milliseconds(medianFinalLatencyMs);
@@ -173,99 +190,28 @@ function milliseconds(value) {
   return value === null ? "–" : `${value < 10 && value > 0 ? value.toFixed(1) : Math.round(value)} ms`;
 }
 
-function notify(text, { isBad = false } = {}) {
-  const notices = byId("notices");
-  if ([...notices.children].some((shown) => shown.firstElementChild.textContent === text)) return;
-  const notice = document.createElement("div");
-  notice.className = isBad ? "notice is-bad" : "notice";
-  const words = document.createElement("span");
-  words.textContent = text;
-  const dismiss = document.createElement("button");
-  dismiss.type = "button";
-  dismiss.className = "quiet";
-  dismiss.textContent = "Dismiss";
-  dismiss.addEventListener("click", () => notice.remove());
-  notice.append(words, dismiss);
-  notices.append(notice);
-  while (notices.children.length > MAX_NOTICES) notices.firstElementChild.remove();
+/** Only when what had it is gone: nobody is torn away from what they are reading or writing. */
+function moveFocus(element) {
+  const holder = document.activeElement;
+  if (!holder || holder === document.body || holder.closest("[hidden]") || holder.disabled) element.focus();
 }
 
-/* Downloads */
+/* The transcript */
+
+/** Begin an empty transcript; words of the call before that nobody saved can still be saved. */
+function putAway() {
+  if (!isSaved) {
+    const [finals, its] = [captions.finals, record];
+    notices.tell("Your last call’s transcript made room for this call.", {
+      action: { label: "Save it", act: () => saveTranscript("txt", finals, its) },
+    });
+  }
+  captions.clear();
+  record = null;
+  isSaved = true;
+  setDownloads();
+}
 
 function setDownloads() {
   for (const button of downloads) button.disabled = captions.finals.length === 0;
 }
-
-function download(kind) {
-  const files = {
-    txt: () => [toText(captions.finals), "text/plain;charset=utf-8"],
-    srt: () => [toSrt(captions.finals), "application/x-subrip"],
-    json: () => [toJson(captions.finals, record), "application/json"],
-  };
-  const [text, type] = files[kind]();
-  const url = URL.createObjectURL(new Blob([text], { type }));
-  const link = document.createElement("a");
-  link.href = url;
-  link.download = `transcript.${kind}`;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(url), 10_000);
-}
-
-/* Choices, kept by the browser where it keeps anything */
-
-function remember() {
-  const choices = {
-    wire: document.querySelector("input[name=wire]:checked").value,
-    device: byId("device").value,
-    partials: byId("partials").checked,
-    theme: document.documentElement.dataset.theme ?? "",
-  };
-  try {
-    localStorage.setItem("voice-agent", JSON.stringify(choices));
-  } catch {
-    // Storage may be forbidden; then the choices last as long as the page.
-  }
-}
-
-function recall() {
-  try {
-    return JSON.parse(localStorage.getItem("voice-agent")) ?? {};
-  } catch {
-    return {};
-  }
-}
-
-async function listDevices(chosen = byId("device").value) {
-  const devices = (await navigator.mediaDevices?.enumerateDevices?.()) ?? [];
-  const options = devices
-    .filter(({ kind, deviceId }) => kind === "audioinput" && deviceId && deviceId !== "default")
-    .map(({ deviceId, label }, at) => new Option(label || `Microphone ${at + 1}`, deviceId));
-  const select = byId("device");
-  const wanted = typeof chosen === "string" ? chosen : select.value;
-  select.replaceChildren(new Option("Default microphone", ""), ...options);
-  select.value = options.some(({ value }) => value === wanted) ? wanted : "";
-}
-
-function isDark() {
-  const { theme } = document.documentElement.dataset;
-  return theme ? theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-}
-
-function setTheme(theme) {
-  if (theme) document.documentElement.dataset.theme = theme;
-  byId("theme").setAttribute("aria-pressed", String(isDark()));
-  if (theme) remember();
-}
-
-async function offerWires(chosen) {
-  const isOffered = await isWebRtcOffered(client.server);
-  document.querySelector("input[value=webrtc]").disabled = !isOffered;
-  byId("wire-note").hidden = isOffered;
-  if (isOffered && chosen) document.querySelector(`input[name=wire][value=${chosen}]`).checked = true;
-}
-
-const choices = recall();
-byId("partials").checked = choices.partials ?? true;
-setTheme(choices.theme);
-listDevices(choices.device);
-offerWires(["websocket", "webrtc"].includes(choices.wire) ? choices.wire : "");

@@ -1,7 +1,23 @@
-/** A transcript as a file: pure functions from finals (the protocol's `final` messages) to text. */
+/** A transcript as a file: from finals (the protocol's `final` messages) to text, and to the person's disk. */
 
 const LINE_CHARACTERS = 42; // what broadcasters allow
 const CUE_LINES = 2;
+const KEPT_FOR_SAVING_MS = 10_000;
+
+/** @param {"txt" | "srt" | "json"} kind @param {object[]} finals @param {object | null} record the `closed` message */
+export function saveTranscript(kind, finals, record) {
+  const [text, type] = {
+    txt: () => [toText(finals), "text/plain;charset=utf-8"],
+    srt: () => [toSrt(finals), "application/x-subrip"],
+    json: () => [toJson(finals, record), "application/json"],
+  }[kind]();
+  const url = URL.createObjectURL(new Blob([text], { type }));
+  const link = document.createElement("a");
+  link.href = url;
+  link.download = `transcript.${kind}`;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(url), KEPT_FOR_SAVING_MS);
+}
 
 /** @param {object[]} finals @returns {string} one line an utterance, with its time */
 export function toText(finals) {

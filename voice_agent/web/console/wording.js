@@ -1,5 +1,17 @@
 /** What happened, in words for people. Texts say what to do next. */
 
+/** How it is, by the client's state. */
+export const STATES = {
+  idle: "Ready",
+  connecting: "Connecting…",
+  live: "On a call",
+  muted: "On a call, muted",
+  ending: "Finishing…",
+};
+
+/** What stands in the place of a transcript that is empty. */
+export const EMPTY = { idle: "Nothing has been said yet.", live: "Listening. Speak, and your words appear here." };
+
 const PROBLEMS = {
   permission_denied: "The browser may not use the microphone. Allow it in the address bar’s site settings, then call again.",
   no_microphone: "No microphone was found. Connect one, then call again.",
