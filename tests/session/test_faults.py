@@ -229,45 +229,6 @@ async def test_a_call_can_be_cancelled_at_every_step(
     assert step > 100
 
 
-async def test_the_watchdog_names_the_stage_a_close_waits_for(
-    autojump_clock: MockClock, open_scripted_services: OpenServices, spoken: Spoken
-) -> None:
-    """An engine that shields itself from cancellation can't be ended; the watchdog says which stage it is."""
-    release = trio.Event()
-
-    class Deaf:
-        async def recognise(self, request: RecognitionRequest) -> Recognition:
-            with trio.CancelScope(shield=True):
-                await release.wait()
-            return Recognition(
-                text="late", tokens=(1,), token_probabilities=(0.9,), word_ends=(1,), confidence=0.9
-            )
-
-    settings = Settings(session=SessionSettings(finish_timeout_seconds=2, close_timeout_seconds=1))
-    with capture_logs() as logs:
-        async with (
-            open_scripted_services(engine=Deaf(), settings=settings) as services,
-            trio.open_nursery() as nursery,
-        ):
-            transport, caller = open_memory_pair()
-
-            async def serve() -> None:
-                async with open_session(services, transport, session_id="stuck"):
-                    pass
-
-            nursery.start_soon(serve)
-            events: list[SessionEvent] = []
-            nursery.start_soon(talk, caller, spoken(0.3, 1.0, 0.6), events)
-            await trio.sleep(10)
-            overdue = [line for line in logs if line["event"] == "close_overdue"]
-            release.set()
-    assert overdue
-    assert overdue[0]["session"] == "stuck"
-    assert "transcribe" in overdue[0]["stage"]
-    samples = services.metrics.close_overdue_total.collect()[0].samples
-    assert sum(s.value for s in samples if s.name.endswith("_total")) >= 1
-
-
 async def test_a_caller_who_never_reads_does_not_hold_the_call(
     autojump_clock: MockClock, open_scripted_services: OpenServices, spoken: Spoken, closings: Any
 ) -> None:

@@ -364,52 +364,6 @@ async def test_a_connection_that_never_closes_is_left_at_the_close_timeout(
     assert sample(services, "active_sessions") == 0
 
 
-async def test_the_watchdog_waits_as_long_as_a_close_may_take(
-    autojump_clock: MockClock, open_scripted_services: OpenServices, spoken: Spoken
-) -> None:
-    """The finish timeout and two close timeouts: silent until then, and then once for each such time it goes on."""
-    release = trio.Event()
-
-    class Deaf:
-        async def recognise(self, request: RecognitionRequest) -> Recognition:
-            with trio.CancelScope(shield=True):
-                await release.wait()
-            return Recognition(text="")
-
-    settings = Settings(session=SessionSettings(finish_timeout_seconds=4, close_timeout_seconds=1))
-    with capture_logs() as logs:
-        async with (
-            open_scripted_services(engine=Deaf(), settings=settings) as services,
-            trio.open_nursery() as nursery,
-        ):
-            transport, caller = open_memory_pair(max_frames=1000)
-            nursery.start_soon(hold, services, transport)
-            await caller.send_command(Start(options=CallOptions(partials=False)))
-            for frame in spoken(0.3, 1.0):
-                await caller.send_audio(frame)
-            caller.hang_up()
-            await wait_all_tasks_blocked()
-
-            def overdue() -> int:
-                return len([line for line in logs if line["event"] == "close_overdue"])
-
-            await trio.sleep(5.99)
-            assert overdue() == 0
-            await trio.sleep(0.02)
-            assert overdue() == 1
-            await trio.sleep(6)
-            assert overdue() == 2
-            release.set()
-            await wait_all_tasks_blocked()
-            await trio.sleep(60)
-            assert overdue() == 2
-    lines = [line for line in logs if line["event"] == "close_overdue"]
-    [(stage, allowed_seconds)] = {(line["stage"], line["allowed_seconds"]) for line in lines}
-    assert stage == "transcribe"
-    assert allowed_seconds == 6
-    assert sample(services, "close_overdue_total", stage=stage) == 2
-
-
 async def test_each_session_has_a_name_of_its_own(
     autojump_clock: MockClock, open_scripted_services: OpenServices, closings: Any
 ) -> None:

@@ -69,10 +69,21 @@ class Metrics:
             buckets=_SHORT_BUCKETS,
             registry=registry,
         )
+        self.slow_closes_total = Counter(
+            "voice_agent_slow_closes_total",
+            "Closes that took longer than session.slow_close_seconds, by the stage waited for then.",
+            ["stage"],
+            registry=registry,
+        )
         self.close_overdue_total = Counter(
             "voice_agent_close_overdue_total",
-            "Closes that outlasted their deadline, by the stage waited for.",
+            "Closes that outlasted their deadline and were forced, by the stage waited for.",
             ["stage"],
+            registry=registry,
+        )
+        self.stuck_closes = Gauge(
+            "voice_agent_stuck_closes",
+            "Closes that go on now although they were forced.",
             registry=registry,
         )
         self.audio_seconds_total = Counter(
@@ -222,6 +233,7 @@ class Metrics:
             self.queue_seconds.labels(stage)
         for stage in (*STAGES, NO_STAGE):
             self.close_seconds.labels(stage)
+            self.slow_closes_total.labels(stage)
             self.close_overdue_total.labels(stage)
         for outcome in PACKET_OUTCOMES:
             self.webrtc_packets_total.labels(outcome)

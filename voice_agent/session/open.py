@@ -14,8 +14,10 @@ from voice_agent.core.transport import Transport, Wire
 from voice_agent.observability.metrics import NO_STAGE
 from voice_agent.session.body_error import BodyError
 from voice_agent.session.call_limits import CallLimits
+from voice_agent.session.close_watch import Surroundings
 from voice_agent.session.services import Services
 from voice_agent.session.session import Session
+from voice_agent.session.task_tree import CallRoot
 
 log = structlog.get_logger(__name__)
 
@@ -54,6 +56,7 @@ async def open_session(
     measured = transport if isinstance(transport, MeasuresNetwork) else None
     session = Session(services, session_id, identity, measured, wire, limits)
     metrics = services.metrics
+    root = CallRoot.here()
     body = BodyError()
     with (
         structlog.contextvars.bound_contextvars(session=session.id, key=identity.key_id),
@@ -63,9 +66,12 @@ async def open_session(
         try:
             with body.unwrapped():
                 async with trio.open_nursery() as call:
+                    session.surroundings = Surroundings(
+                        root, None if transport is None else call.cancel_scope, transport
+                    )
                     if transport is not None:
-                        call.start_soon(session.stage, "send", session.send, transport)
-                    call.start_soon(session.work, transport)
+                        call.start_soon(session.stage, "send", session.send, transport, name="send")
+                    call.start_soon(session.work, transport, name="work")
                     if transport is None:
                         await session.start(AudioFormat(), options or CallOptions())
                     with body.noted():

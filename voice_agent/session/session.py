@@ -35,8 +35,8 @@ from voice_agent.core.identity import ANONYMOUS, Identity
 from voice_agent.core.network import MeasuresNetwork
 from voice_agent.core.transcripts import TranscriptResult
 from voice_agent.core.transport import Transport, Wire
-from voice_agent.observability.metrics import NO_STAGE
 from voice_agent.session.call_limits import CallLimits
+from voice_agent.session.close_watch import CloseWatch, Surroundings
 from voice_agent.session.hearing import Hearing
 from voice_agent.session.inbox import AudioInbox
 from voice_agent.session.live import LiveUtterance
@@ -109,6 +109,8 @@ class Session:
         self._send_scope = trio.CancelScope()
         self._has_obeyed_all = trio.Event()
         self._stages = Stages()
+        self.surroundings: Surroundings | None = None
+        """What is around the call, for its close watch."""
         self._network = None if network is None else NetworkMeter(network, services.metrics)
         self._next_position = 0
         self._rate = 0
@@ -238,10 +240,20 @@ class Session:
         self._stages.begin_close()
         self._work_scope.deadline = now + self._finish_seconds
         try:
-            self._services.supervisor.start_soon(self._watch_close)
+            self._services.supervisor.start_soon(self._close_watch().run, name="close watch")
         except RuntimeError:
             # The embedding program closed the services first; the call still ends, only nobody watches it.
             log.warning("close_unwatched", session=self.id)
+
+    def _close_watch(self) -> CloseWatch:
+        return CloseWatch(
+            self._services,
+            self.id,
+            self._stages,
+            self.closed,
+            self.surroundings,
+            lambda: self._finish_seconds + 2 * self.close_seconds,
+        )
 
     async def obey(self, command: Start | TypedText | Flush | Ping | Stop | Notice) -> None:
         """Do what the caller asks for, or tell what the transport has to tell."""
@@ -318,8 +330,8 @@ class Session:
         """Listen and transcribe until everything sent was recognised."""
         send, receive = trio.open_memory_channel[LiveUtterance](WAITING_UTTERANCES)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.stage, "listen", self._hearing.listen, send)
-            nursery.start_soon(self.stage, "transcribe", self._transcribing.run, receive)
+            nursery.start_soon(self.stage, "listen", self._hearing.listen, send, name="listen")
+            nursery.start_soon(self.stage, "transcribe", self._transcribing.run, receive, name="transcribe")
 
     async def work(self, transport: Transport | None) -> None:
         """Everything between the caller's audio and the last event; ends when the call does."""
@@ -327,12 +339,17 @@ class Session:
             with self._work_scope:
                 async with trio.open_nursery() as receiving:
                     if transport is not None:
-                        receiving.start_soon(self.stage, "receive audio", self.receive_audio, transport)
-                        receiving.start_soon(self.stage, "receive text", self.receive_text, transport)
-                    receiving.start_soon(watch_idle, self, self._settings.idle_timeout_seconds)
-                    receiving.start_soon(watch_duration, self, self._max_seconds)
+                        for name, receive in (
+                            ("receive audio", self.receive_audio),
+                            ("receive text", self.receive_text),
+                        ):
+                            receiving.start_soon(self.stage, name, receive, transport, name=name)
+                    receiving.start_soon(
+                        watch_idle, self, self._settings.idle_timeout_seconds, name="watch idle"
+                    )
+                    receiving.start_soon(watch_duration, self, self._max_seconds, name="watch duration")
                     if self._network is not None:
-                        receiving.start_soon(self._network.watch)
+                        receiving.start_soon(self._network.watch, name="watch network")
                     await self.hear()
                     if transport is not None:
                         await self._obey_the_rest()
@@ -455,17 +472,6 @@ class Session:
             tasks_left=tasks_left,
             network=None if self._network is None else self._network.statistics,
         )
-
-    async def _watch_close(self) -> None:
-        """Name the stage that a close waits for beyond its deadline; runs beside the call, not inside it."""
-        allowed = self._settings.finish_timeout_seconds + 2 * self._settings.close_timeout_seconds
-        while True:
-            with trio.move_on_after(allowed):
-                await self.closed.wait()
-                return
-            stage = self._stages.first_alive or self._stages.waited_for or NO_STAGE
-            log.error("close_overdue", session=self.id, stage=stage, allowed_seconds=allowed)
-            self._services.metrics.close_overdue_total.labels(stage).inc()
 
     async def tell(self, notice: Notice) -> None:
         """Tell the caller something from outside the call, a drain for instance."""

@@ -45,6 +45,13 @@ class SessionSettings:
         maximum=60,
         live=True,
     )
+    slow_close_seconds: float = setting(
+        1 * SECONDS,
+        "A close that takes longer is logged, with what it waits for, and counted.",
+        unit="seconds",
+        minimum=0.05,
+        maximum=600,
+    )
     max_waiting_events: int = setting(
         1024, "Events that may wait for their reader.", unit="events", minimum=16, maximum=100_000, live=True
     )
