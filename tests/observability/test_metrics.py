@@ -84,7 +84,17 @@ def test_closed_sets_of_labels_begin_at_zero(metrics: Metrics) -> None:
 def test_no_label_can_name_a_session_a_key_or_an_address(metrics: Metrics) -> None:
     """Their number is without bound, and so would be the server's memory, and Prometheus'."""
     names = {label for family in families(metrics) for label in labels_of(metrics, family.name)}
-    assert names <= {"reason", "cause", "kind", "stage", "outcome", "version", "python", "onnxruntime"} | {
+    assert names <= {
+        "reason",
+        "cause",
+        "kind",
+        "stage",
+        "outcome",
+        "limit",
+        "version",
+        "python",
+        "onnxruntime",
+    } | {
         "le",
     }
 

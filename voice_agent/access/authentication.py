@@ -77,6 +77,9 @@ class ServerAuthenticator:
     ) -> None:
         self._current = current
         self._metrics = metrics
+        for reason in Reason:
+            # From the start, so that a rate sees the first failure of its kind too.
+            metrics.auth_failures_total.labels(reason)
         self._failures = failures
         self._now = now
         self._tickets = Tickets(current)

@@ -9,6 +9,7 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from voice_agent.core.events import CloseReason
+from voice_agent.core.limits import Limit
 from voice_agent.core.stages import STAGES
 from voice_agent.observability.process import build
 
@@ -21,6 +22,8 @@ NO_STAGE: Final = "none"
 QUEUES: Final = ("inbox", "voice activity", "recogniser", "outbox")
 TRANSCRIPT_KINDS: Final = ("partial", "final", "rejected")
 PACKET_OUTCOMES: Final = ("received", "lost", "late")
+RELOAD_OUTCOMES: Final = ("applied", "unchanged", "refused")
+FETCH_OUTCOMES: Final = ("ok", "failed")
 
 _SHORT_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0)
 _QUEUE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -235,8 +238,15 @@ class Metrics:
             self.close_seconds.labels(stage)
             self.slow_closes_total.labels(stage)
             self.close_overdue_total.labels(stage)
-        for outcome in PACKET_OUTCOMES:
-            self.webrtc_packets_total.labels(outcome)
+        for limit in Limit:
+            self.limit_hits_total.labels(limit.value)
+        for counter, outcomes in (
+            (self.webrtc_packets_total, PACKET_OUTCOMES),
+            (self.settings_reloads_total, RELOAD_OUTCOMES),
+            (self.key_set_fetches_total, FETCH_OUTCOMES),
+        ):
+            for outcome in outcomes:
+                counter.labels(outcome)
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """Return the exposition and its content type: OpenMetrics 1.0 where ``accept`` (RFC 9110) names it.

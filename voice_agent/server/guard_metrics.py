@@ -9,6 +9,8 @@ class GuardMetrics(GuardHooks):
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
+        for kind in ("connection_refused", *(kind.value for kind in Intervention)):
+            metrics.guard_interventions_total.labels(kind)
 
     def connection_opened(self) -> None:
         """Count an open connection."""
