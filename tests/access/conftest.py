@@ -72,12 +72,12 @@ class Edge:
         )
 
     def failures(self) -> dict[str, float]:
-        """The counter of failures, by kind."""
+        """The counter of failures, by kind, where there were any."""
         return {
             sample.labels["kind"]: sample.value
             for family in self.metrics.auth_failures_total.collect()
             for sample in family.samples
-            if sample.name.endswith("_total")
+            if sample.name.endswith("_total") and sample.value
         }
 
 
