@@ -45,14 +45,16 @@ class ServerProcess:
     process: subprocess.Popen[str]
     port: int
     log_path: Path
+    secure: str = ""
+    """The letter that stands for TLS in https and wss."""
 
     @property
     def url(self) -> str:
-        return f"ws://127.0.0.1:{self.port}/v1/ws"
+        return f"ws{self.secure}://127.0.0.1:{self.port}/v1/ws"
 
     @property
     def http(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http{self.secure}://127.0.0.1:{self.port}"
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Signal the process and return its exit code."""
@@ -97,13 +99,13 @@ def _start(tmp_path: Path, **settings: Any) -> ServerProcess:
         )
     assert process.stdout is not None
     line = process.stdout.readline()
-    found = re.search(r"listening on http://(?:127\.0\.0\.1|0\.0\.0\.0):(\d+)", line)
+    found = re.search(r"listening on http(s?)://(?:127\.0\.0\.1|0\.0\.0\.0):(\d+)", line)
     if found is None:
         process.kill()
         process.wait()
         process.stdout.close()
         raise AssertionError(f"the server did not start: {line!r} {log_path.read_text()}")
-    return ServerProcess(process, int(found[1]), log_path)
+    return ServerProcess(process, int(found[2]), log_path, secure=found[1])
 
 
 def _end(server: ServerProcess) -> None:

@@ -317,6 +317,28 @@ async def test_a_tls_handshake_that_never_ends_costs_the_connection(
     await client.aclose()
 
 
+async def test_a_peer_that_speaks_no_tls_costs_the_connection(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Plain HTTP on a TLS port, a scanner's bytes: counted, closed, and not logged as a crash."""
+    hooks = Counting()
+    client, server_end = await _socket_pair()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    guarded = connection_module.GuardedTCPServer(
+        None,  # type: ignore[arg-type]
+        None,  # type: ignore[arg-type]
+        None,  # type: ignore[arg-type]
+        {},
+        trio.SSLStream(server_end, context, server_side=True),
+        LIMITS,
+        hooks,
+    )
+    await client.send_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    await guarded.run()
+    assert hooks.counts == {Intervention.TLS_HANDSHAKE: 1}
+    await client.aclose()
+
+
 async def _socket_pair() -> tuple[trio.SocketStream, trio.SocketStream]:
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     async with listeners[0] as listener:

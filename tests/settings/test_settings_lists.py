@@ -66,6 +66,8 @@ def test_networks() -> None:
         ({"ACCESS__ALLOWED_ORIGINS": "https://*.example"}, "must be exact origins"),
         ({"ACCESS__ALLOWED_ORIGINS": "app.example"}, "must be exact origins"),
         ({"ACCESS__ALLOWED_ORIGINS": "https://a.example/"}, "must be exact origins"),
+        ({"SERVER__TLS_KEY_FILE": "key.pem"}, "need each other"),
+        ({"SERVER__TLS_CERTIFICATE_FILE": "certificate.pem"}, "need each other"),
         ({"ACCESS__ANONYMOUS": "yes"}, "must be one of"),
         (
             {

@@ -101,10 +101,11 @@ def _announce(settings: Settings, server: HttpServer) -> None:
     """Print where the server is, and a command to try; the line with "listening" is the one to wait for."""
     for host, port in server.addresses:
         shown = f"[{host}]" if ":" in host else host
-        url = f"ws://{shown}:{port}/v1/ws"
-        click.echo(f"voice-agent is listening on http://{shown}:{port}  (calls: {url})")
+        secure = "s" if settings.server.tls_certificate_file else ""
+        url = f"ws{secure}://{shown}:{port}/v1/ws"
+        click.echo(f"voice-agent is listening on http{secure}://{shown}:{port}  (calls: {url})")
         click.echo(f"Try it:  {_program()} call --url {url} {_speech(settings)}")
-        click.echo(f"Look:    curl http://{shown}:{port}/readyz")
+        click.echo(f"Look:    curl http{secure}://{shown}:{port}/readyz")
     click.echo(f"Stop it: Ctrl-C; calls may then go on for {settings.server.grace_seconds:g} s.")
     sys.stdout.flush()
 

@@ -24,6 +24,7 @@ TRANSCRIPT_KINDS: Final = ("partial", "final", "rejected")
 PACKET_OUTCOMES: Final = ("received", "lost", "late")
 RELOAD_OUTCOMES: Final = ("applied", "unchanged", "refused")
 FETCH_OUTCOMES: Final = ("ok", "failed")
+TLS_RELOAD_OUTCOMES: Final = ("done", "refused")
 
 _SHORT_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0)
 _QUEUE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -214,6 +215,17 @@ class Metrics:
             ["outcome"],
             registry=registry,
         )
+        self.tls_reloads_total = Counter(
+            "voice_agent_tls_reloads_total",
+            "Changed certificate files that were taken (done) or not (refused).",
+            ["outcome"],
+            registry=registry,
+        )
+        self.tls_certificate_expiry_seconds = Gauge(
+            "voice_agent_tls_certificate_expiry_seconds",
+            "Unix time at which the certificate in use ends; 0 without TLS.",
+            registry=registry,
+        )
         self.connections_open = Gauge(
             "voice_agent_connections_open", "TCP connections that are open now.", registry=registry
         )
@@ -244,6 +256,7 @@ class Metrics:
             (self.webrtc_packets_total, PACKET_OUTCOMES),
             (self.settings_reloads_total, RELOAD_OUTCOMES),
             (self.key_set_fetches_total, FETCH_OUTCOMES),
+            (self.tls_reloads_total, TLS_RELOAD_OUTCOMES),
         ):
             for outcome in outcomes:
                 counter.labels(outcome)

@@ -121,8 +121,11 @@ class GuardedTCPServer(TCPServer):
             try:
                 with trio.fail_after(self.limits.header_timeout_seconds):
                     await self.stream.do_handshake()
-            except (trio.TooSlowError, trio.BrokenResourceError):
+            except trio.TooSlowError:
                 self.hooks.intervened(Intervention.HEADER_TIMEOUT)
+                return
+            except trio.BrokenResourceError:
+                self.hooks.intervened(Intervention.TLS_HANDSHAKE)
                 return
         sock = self._socket
         async with trio.open_nursery() as handlers:
@@ -310,6 +313,9 @@ class GuardedTCPServer(TCPServer):
         # Behind the send that is under way, which has its own deadline; then the kernel delivers what is buffered.
         with trio.CancelScope(shield=True, deadline=self._send_deadline()):
             async with self.send_lock:
+                if self._is_tls and not self.is_broken:
+                    # Says that nothing was cut off (RFC 8446, section 6.1), and waits for no answer.
+                    await self.stream.aclose()
                 self.is_broken = True
                 self._socket.close()
         self.abort()

@@ -27,6 +27,8 @@ class Intervention(StrEnum):
     """The peer did not read for the send timeout, and was cut off."""
     PEER_SILENT = "peer_silent"
     """The peer sent nothing, no pong either, for the read timeout."""
+    TLS_HANDSHAKE = "tls_handshake"
+    """The peer broke off the TLS handshake, or speaks no TLS that is spoken here."""
     HEADER_TIMEOUT = "header_timeout"
     BODY_TIMEOUT = "body_timeout"
     BODY_TOO_LARGE = "body_too_large"

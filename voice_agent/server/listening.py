@@ -21,6 +21,7 @@ from hypercorn.typing import AppWrapper
 from voice_agent.core.errors import AddressInUseError
 from voice_agent.server.connection import GuardedTCPServer, check_hypercorn
 from voice_agent.server.guard_limits import GuardHooks, GuardLimits, GuardTerms, Intervention
+from voice_agent.server.tls import ServerTls
 from voice_agent.settings.current import SCOPE_KEY, CurrentSettings, InForce
 from voice_agent.settings.schema import ServerSettings, Settings
 
@@ -53,12 +54,19 @@ class HypercornLog:
 class HttpServer:
     """The listening server; see :func:`open_http_server`."""
 
-    def __init__(self, app: AppWrapper, terms: abc.Callable[[], GuardTerms], hooks: GuardHooks) -> None:
+    def __init__(
+        self,
+        app: AppWrapper,
+        terms: abc.Callable[[], GuardTerms],
+        hooks: GuardHooks,
+        tls: ServerTls | None,
+    ) -> None:
         self.addresses: list[tuple[str, int]] = []
         """Host and port of each listener, as bound."""
         self._app = app
         self._terms = terms
         self._hooks = hooks
+        self._tls = tls
         self._config = _hypercorn_config(terms().limits)
         self._context = WorkerContext(None)
         self._accepting = trio.CancelScope()
@@ -105,7 +113,15 @@ class HttpServer:
             self._hooks.connection_refused()
             return
         connection = GuardedTCPServer(
-            self._app, self._config, self._context, {}, stream, limits, self._hooks, self._terms
+            self._app,
+            self._config,
+            self._context,
+            {},
+            # With the certificate of this moment; the handshake is the connection's own business.
+            stream if self._tls is None else trio.SSLStream(stream, self._tls.context, server_side=True),
+            limits,
+            self._hooks,
+            self._terms,
         )
         self._connections.add(connection)
         self._hooks.connection_opened()
@@ -179,6 +195,7 @@ async def open_http_server(
     current: CurrentSettings | None = None,
     limits: GuardLimits | None = None,
     hooks: GuardHooks | None = None,
+    tls: ServerTls | None = None,
 ) -> abc.AsyncIterator[HttpServer]:
     """Listen and serve ``app`` while the context is open.
 
@@ -186,6 +203,7 @@ async def open_http_server(
     cuts off what is left after the close timeout. To let calls end in peace, call ``stop_accepting()`` and wait for
     them before leaving. With ``current`` each connection and request has the limits that are in force when it comes,
     and the scope's ``state`` holds those settings; a WebSocket keeps them. ``limits`` takes the place of all of them.
+    With ``tls`` every connection is TLS.
 
     Raises:
         AddressInUseError: the address is taken or can't be had.
@@ -194,7 +212,7 @@ async def open_http_server(
     """
     check_hypercorn()
     terms = _fixed_terms(limits) if limits else _followed_terms(current or CurrentSettings(settings))
-    server = HttpServer(ASGIWrapper(app), terms, hooks or GuardHooks())
+    server = HttpServer(ASGIWrapper(app), terms, hooks or GuardHooks(), tls)
     listeners = await _listen(settings.server)
     async with trio.open_nursery() as connections, trio.open_nursery() as accepting:
         await accepting.start(server._accept, listeners, connections)  # noqa: SLF001 - its own constructor

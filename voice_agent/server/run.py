@@ -7,6 +7,7 @@
      ├ reload       the settings' files
      ├ keep alive   what systemd's watchdog wants to hear
      ├ summaries    of log lines that came too often
+     ├ tls files    read again when they change
      └ services     models, engine workers, supervisor
         └ media thread     asyncio, for WebRTC
            └ WebRTC calls     one nursery a call
@@ -41,6 +42,7 @@ from voice_agent.server.reload import SettingsReload
 from voice_agent.server.signals import OBEYED_SIGNALS, obey_signals
 from voice_agent.server.stopping import LAST_RESORT_SECONDS, Stopping
 from voice_agent.server.systemd import ServiceManager
+from voice_agent.server.tls import ServerTls, open_tls
 from voice_agent.server.webrtc_calls import open_webrtc_calls
 from voice_agent.session.registry import CallRegistry
 from voice_agent.settings.changes import Adoption
@@ -86,10 +88,19 @@ async def serve(
                 on_begin=manager.reloading,
                 on_end=manager.ready,
             )
-            root.start_soon(obey_signals, signals, stopping, reload.ask)
+            tls = open_tls(settings.server, metrics)
+
+            def read_again() -> None:
+                reload.ask()
+                if tls is not None:
+                    tls.ask()
+
+            root.start_soon(obey_signals, signals, stopping, read_again)
+            if tls is not None:
+                root.start_soon(tls.watch, name="tls files")
             root.start_soon(tell_suppressed_each_minute, repeat_limiter)
             abort_of_start: trio.CancelScope = await root.start(_abort_start, stopping, root.cancel_scope)
-            async with _open_server(current, metrics, stopping) as (server, desk):
+            async with _open_server(current, metrics, stopping, tls) as (server, desk):
                 abort_of_start.cancel()
                 if origin is not None:
                     root.start_soon(reload.run)
@@ -107,7 +118,7 @@ async def serve(
 
 @asynccontextmanager
 async def _open_server(
-    current: CurrentSettings, metrics: Metrics, stopping: Stopping
+    current: CurrentSettings, metrics: Metrics, stopping: Stopping, tls: ServerTls | None
 ) -> AsyncIterator[tuple[HttpServer, CallDesk]]:
     settings = current.now
     metrics.tasks.set_function(lambda: trio.lowlevel.current_statistics().tasks_living)
@@ -147,7 +158,7 @@ async def _open_server(
                 turnstile=limiter,
             )
             async with open_http_server(
-                door, settings, current=current, hooks=GuardMetrics(metrics)
+                door, settings, current=current, hooks=GuardMetrics(metrics), tls=tls
             ) as server:
                 yield server, desk
 

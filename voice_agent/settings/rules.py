@@ -34,6 +34,11 @@ class Rule(Generic[RootT]):
 
 RULES: Final[tuple[Rule[Settings], ...]] = (
     Rule(
+        ("server.tls_certificate_file", "server.tls_key_file"),
+        lambda settings: bool(settings.server.tls_certificate_file) == bool(settings.server.tls_key_file),
+        "server.tls_certificate_file and server.tls_key_file need each other",
+    ),
+    Rule(
         ("access.allowed_origins",),
         lambda settings: are_origins(settings.access.allowed_origins),
         "access.allowed_origins must be exact origins as https://app.example.org:8443, separated by commas; * and null "

@@ -43,6 +43,13 @@ class ServerSettings:
         maximum=600,
         live=True,
     )
+    tls_certificate_file: str = setting(
+        "",
+        "Certificate chain (PEM) to serve https and wss with; read again when it changes. Empty for plain HTTP.",
+    )
+    tls_key_file: str = setting(
+        "", "Its private key (PEM, not encrypted); a file that every user can read is refused."
+    )
     hsts_seconds: int = setting(
         30 * 86_400,
         "How long browsers that came by TLS must come back by TLS (Strict-Transport-Security); 0 tells them nothing.",
