@@ -20,6 +20,7 @@ from trio_websocket import WebSocketRequest, serve_websocket
 from voice_agent.cli.call_audio import AudioMessage, MemorySource
 from voice_agent.cli.call_client import ClientOptions, call_server
 from voice_agent.cli.call_files import FileSource
+from voice_agent.cli.server_access import ServerAccess
 from voice_agent.core.errors import ServerUnreachableError, UnreadableFileError
 from voice_agent.core.formats import AudioFormat
 
@@ -205,6 +206,37 @@ async def test_a_call_over_tls(certificate: Path, monkeypatch: pytest.MonkeyPatc
         nursery.cancel_scope.cancel()
     assert [final.text for final in result.finals] == ["/ 10"]
     assert result.failure is None
+
+
+async def test_a_call_with_a_key_over_tls_that_a_file_vouches_for(certificate: Path, tmp_path: Path) -> None:
+    """The key stands in the handshake's header, and only the file's certificates are trusted."""
+    shown: list[tuple[bytes, bytes]] = []
+
+    async def look(request: WebSocketRequest) -> None:
+        shown.extend(request.headers)
+        await answer_well(request)
+
+    async with trio.open_nursery() as nursery:
+        server = await nursery.start(serve_websocket, look, "127.0.0.1", 0, server_context(certificate))
+        url = f"wss://127.0.0.1:{server.port}"
+        access = ServerAccess(key="a.key", ca_file=certificate)
+        result = await call_server(url, SOURCE, options=ClientOptions(speed=0, access=access))
+        (tmp_path / "none.pem").write_text("nothing")
+        access = ServerAccess(ca_file=tmp_path / "none.pem")
+        with pytest.raises(ServerUnreachableError, match="holds no certificates"):
+            await call_server(url, SOURCE, options=ClientOptions(access=access))
+        nursery.cancel_scope.cancel()
+    assert result.failure is None
+    assert [value for name, value in shown if name.lower() == b"authorization"] == [b"Bearer a.key"]
+
+
+async def test_who_is_asked_for_a_key_is_told_how_to_show_one() -> None:
+    """401 names the option and the variable; the problem's own words stand before them."""
+    body = b'{"detail": "Show a key."}'
+    answer = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+    async with bytes_server(answer) as url:
+        with pytest.raises(ServerUnreachableError, match=r"401: Show a key\. \(a key is shown by --key-file"):
+            await call_server(url, SOURCE, options=QUICK)
 
 
 async def test_a_certificate_that_is_not_trusted_is_told(certificate: Path) -> None:

@@ -84,7 +84,7 @@ class KeySource:
         if origin is None or not origin.file:
             return
         try:
-            self._accept(parse_key_set(await _read(origin.file)), origin)
+            self._accept(_parsed(await _read(origin.file)), origin)
         except (_FetchError, KeySetError) as error:
             raise SettingsError(
                 f"access.jwks_file = {origin.file!r} {error}", field="access.jwks_file"
@@ -93,11 +93,11 @@ class KeySource:
     async def run(self) -> NoReturn:
         """Keep the ring fresh, for ever."""
         while True:
+            self._wanted = trio.Event()
             origin = origin_of(self._current.now.access)
             pause = math.inf if origin is None else await self._refresh(origin)
             with trio.move_on_after(pause):
                 await self._wanted.wait()
-            self._wanted = trio.Event()
 
     async def find(self, kid: str | None, algorithm: str) -> PublicKey | None:
         """Return the key that a token names, or None; asks for the set again if that may help and may be done.
@@ -130,7 +130,7 @@ class KeySource:
         try:
             with trio.fail_after(FETCH_SECONDS):
                 document = await (_read(origin.file) if origin.file else _get(origin.url))
-            self._accept(parse_key_set(document), origin)
+            self._accept(_parsed(document), origin)
             outcome, pause = "ok", self._current.now.access.jwks_max_age_seconds
         except (_FetchError, KeySetError, trio.TooSlowError) as error:
             self._failures += 1
@@ -151,6 +151,12 @@ class KeySource:
         self._ring, self._ring_origin, self._failures = ring, origin, 0
 
 
+def _parsed(document: bytes) -> KeyRing:
+    if len(document) > MAX_DOCUMENT_BYTES:
+        raise _FetchError(f"is larger than {MAX_DOCUMENT_BYTES} bytes")
+    return parse_key_set(document)
+
+
 async def _read(path: str) -> bytes:
     try:
         async with await trio.open_file(path, "rb") as file:
@@ -163,7 +169,7 @@ async def _read(path: str) -> bytes:
     if mode & stat.S_IWOTH:
         # Whoever writes the file is whoever they like.
         raise _FetchError("can be written by every user; take that right away (chmod o-w)")
-    return _bounded(document)
+    return document
 
 
 async def _get(url: str) -> bytes:
@@ -178,17 +184,15 @@ async def _get(url: str) -> bytes:
         ):
             if response.status_code != httpx.codes.OK:
                 raise _FetchError(f"was answered with status {response.status_code}")
-            async for piece in response.aiter_raw():
-                document += piece
-                _bounded(document)
+            # Leaving the loop would leave the generators inside of the client's generators to the garbage collector;
+            # a cancellation unwinds them in order.
+            with trio.CancelScope() as reading:
+                async for piece in response.aiter_raw():
+                    document += piece
+                    if len(document) > MAX_DOCUMENT_BYTES:
+                        reading.cancel()
     except httpx.HTTPError as error:
         raise _FetchError(f"could not be fetched: {type(error).__name__} {error}".rstrip()) from None
     except (httpx.InvalidURL, OSError, ValueError) as error:
         raise _FetchError(f"could not be fetched: {type(error).__name__}") from None
-    return bytes(document)
-
-
-def _bounded(document: bytes | bytearray) -> bytes:
-    if len(document) > MAX_DOCUMENT_BYTES:
-        raise _FetchError(f"is larger than {MAX_DOCUMENT_BYTES} bytes")
     return bytes(document)

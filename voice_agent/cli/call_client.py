@@ -34,6 +34,7 @@ from voice_agent.cli.call_messages import (
 )
 from voice_agent.cli.call_pace import CallPace
 from voice_agent.cli.latency import SendTimes
+from voice_agent.cli.server_access import NO_ACCESS, ServerAccess
 from voice_agent.core.errors import TransportBrokenError, UnreadableFileError
 from voice_agent.core.transcripts import TranscriptResult
 from voice_agent.core.units import MS, SECONDS
@@ -55,6 +56,7 @@ class ClientOptions:
     language: str = "en"
     partials: bool = True
     speed: float = 1.0
+    access: ServerAccess = NO_ACCESS
     connect_timeout_seconds: float = 10 * SECONDS
     """Address, TCP, TLS and handshake together."""
     ready_timeout_seconds: float = 10 * SECONDS
@@ -153,6 +155,7 @@ async def call_server(
                 ),
                 connect_timeout_seconds=options.connect_timeout_seconds,
                 close_timeout_seconds=options.close_timeout_seconds,
+                access=options.access,
             )
         except TransportBrokenError as error:
             result.fail("connection_lost", error.message)

@@ -16,6 +16,7 @@ from voice_agent.cli.call_options import CALL_PATH, CallUrl, RawFormat
 from voice_agent.cli.call_run import deal, make_calls
 from voice_agent.cli.microphone import MicrophoneSource, load_sounddevice
 from voice_agent.cli.running import run_program
+from voice_agent.cli.server_access import clear_text_risk, read_access, server_access_options
 from voice_agent.core.errors import UnreadableFileError, UnsupportedFormatError
 from voice_agent.core.formats import AudioFormat
 from voice_agent.core.frames import Encoding
@@ -51,6 +52,7 @@ from sending the last sample that a result covers to receiving the result.
     show_envvar=True,
     help="The server.",
 )
+@server_access_options
 @click.option(
     "--calls",
     "call_count",
@@ -99,6 +101,8 @@ def call(
     ctx: click.Context,
     files: tuple[Path, ...],
     url: str,
+    key_file: Path | None,
+    ca_file: Path | None,
     call_count: int,
     speed: float,
     encoding: str,
@@ -129,6 +133,9 @@ def call(
     except UnreadableFileError as error:
         click.echo(f"voice-agent call: {error.message}", err=True)
         ctx.exit(exit_codes.UNREADABLE_INPUT)
+    access = read_access(key_file, ca_file)
+    if access.key is not None and (risk := clear_text_risk(url)) is not None:
+        click.echo(f"voice-agent call: {risk}", err=True)
     sources = [
         (
             path.name,
@@ -146,7 +153,7 @@ def call(
         make_calls,
         url,
         deal(sources or [("microphone", MicrophoneSource(audio_format, chunk_ms))], call_count),
-        options=ClientOptions(language=language, partials=not no_partials, speed=speed),
+        options=ClientOptions(language=language, partials=not no_partials, speed=speed, access=access),
         latency_note=None if microphone else _latency_note(speed),
     )
     with open_display(

@@ -7,8 +7,8 @@ Here the stream is ours, and closed whatever happens.
 
 import json
 import os
-import ssl
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -17,6 +17,7 @@ import trio
 from trio_websocket import ConnectionClosed, ConnectionRejected, WebSocketConnection, wrap_client_stream
 from wsproto.utilities import ProtocolError
 
+from voice_agent.cli.server_access import KEY_VARIABLE, NO_ACCESS, ServerAccess
 from voice_agent.core.errors import ServerUnreachableError, TransportBrokenError, VoiceAgentError
 from voice_agent.core.units import MIB
 
@@ -56,6 +57,7 @@ async def with_connection(
     *,
     connect_timeout_seconds: float,
     close_timeout_seconds: float,
+    access: ServerAccess = NO_ACCESS,
 ) -> None:
     """Open a connection to ``url`` (``ws://`` or ``wss://``), run ``use`` with it, close it.
 
@@ -69,7 +71,7 @@ async def with_connection(
     """
     address = _Address.parse(url)
     deadline = trio.current_time() + connect_timeout_seconds
-    stream = await _open_stream(url, address, deadline, connect_timeout_seconds)
+    stream = await _open_stream(url, address, deadline, connect_timeout_seconds, access)
     is_open = False
     failure: VoiceAgentError | None = ServerUnreachableError(
         f"{url} did not complete the WebSocket handshake within {connect_timeout_seconds:g} s; "
@@ -83,6 +85,7 @@ async def with_connection(
                     stream,
                     address.host_header,
                     address.resource,
+                    extra_headers=access.headers,
                     max_message_size=MAX_SERVER_MESSAGE_BYTES,
                 )
                 is_open = True
@@ -105,15 +108,16 @@ async def with_connection(
         raise failure
 
 
-async def _open_stream(url: str, address: _Address, deadline: float, timeout_seconds: float) -> Stream:
+async def _open_stream(
+    url: str, address: _Address, deadline: float, timeout_seconds: float, access: ServerAccess
+) -> Stream:
+    context = access.tls_context()
     try:
         with trio.fail_at(deadline):
             tcp = await trio.open_tcp_stream(address.host, address.port)
             if not address.is_encrypted:
                 return tcp
-            tls = trio.SSLStream(
-                tcp, ssl.create_default_context(), server_hostname=address.host, https_compatible=True
-            )
+            tls = trio.SSLStream(tcp, context, server_hostname=address.host, https_compatible=True)
             try:
                 await tls.do_handshake()
             except BaseException:
@@ -147,7 +151,9 @@ def _refusal(url: str, rejections: ExceptionGroup[ConnectionRejected]) -> str:
     while isinstance(rejection, ExceptionGroup):
         rejection = rejection.exceptions[0]
     reason = _reason_of(rejection.body or b"")
-    return f"{url} refused the call with HTTP {rejection.status_code}" + (f": {reason}" if reason else "")
+    told = f"{url} refused the call with HTTP {rejection.status_code}" + (f": {reason}" if reason else "")
+    is_about_keys = rejection.status_code == HTTPStatus.UNAUTHORIZED
+    return f"{told} (a key is shown by --key-file or {KEY_VARIABLE})" if is_about_keys else told
 
 
 def _reason_of(body: bytes) -> str:

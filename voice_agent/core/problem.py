@@ -9,6 +9,8 @@ import attrs
 from voice_agent.core.errors import VoiceAgentError
 
 PROBLEM_TYPE: Final = "application/problem+json"
+NO_TYPE: Final = "about:blank"
+"""RFC 9457, section 4.2.1: the code says all that a type of its own could say."""
 
 
 @attrs.frozen(kw_only=True)
@@ -27,14 +29,14 @@ class Problem:
 
     @property
     def title(self) -> str:
-        """The status in words, as RFC 9457, section 4.2.1 wants it for the type ``about:blank``."""
+        """The status in words, as RFC 9457, section 4.2.1 wants it for :data:`NO_TYPE`."""
         return HTTPStatus(self.status).phrase
 
     def to_json(self) -> str:
         """Return the document."""
         return json.dumps(
             {
-                "type": "about:blank",
+                "type": NO_TYPE,
                 "title": self.title,
                 "status": self.status,
                 "code": self.code,

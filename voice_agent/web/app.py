@@ -15,16 +15,61 @@ from voice_agent.core.request_errors import (
     MethodNotAllowedError,
     UnavailableError,
     UpgradeRequiredError,
+    WebSocketVersionError,
     error_of_status,
 )
 from voice_agent.core.units import KIB
 from voice_agent.observability.metrics import Metrics
 from voice_agent.transports.websocket.endpoint import PATH as CALL_PATH
 from voice_agent.web.console import create_console
+from voice_agent.web.described import Answer, Operation, described
+from voice_agent.web.openapi import create_openapi, encode_api
 from voice_agent.web.problems import problem_of
 from voice_agent.web.scopes import enforce_scopes, needs, public
 
 MAX_BODY_BYTES: Final = 64 * KIB
+
+_OBJECT: Final = {"type": "object"}
+_HEALTH: Final = Operation(
+    summary="See whether the process is alive.",
+    tag="health",
+    answers=(
+        Answer(why="The event loop turns.", body={**_OBJECT, "properties": {"status": {"const": "ok"}}}),
+    ),
+)
+_READINESS: Final = Operation(
+    summary="See whether a new call would be taken.",
+    tag="health",
+    answers=tuple(
+        Answer(
+            why=why,
+            status=status,
+            body={
+                **_OBJECT,
+                "properties": {"ready": {"const": status is HTTPStatus.OK}},
+                "required": ["ready"],
+            },
+        )
+        for status, why in (
+            (HTTPStatus.OK, "It would."),
+            (HTTPStatus.SERVICE_UNAVAILABLE, "It would not; the members say why."),
+        )
+    ),
+)
+_METRICS: Final = Operation(
+    summary="Read the metrics.",
+    tag="health",
+    answers=tuple(
+        Answer(why="The metrics.", body={"type": "string"}, content_type=content_type)
+        for content_type in ("text/plain", "application/openmetrics-text")
+    ),
+)
+_CALL: Final = Operation(
+    summary="Open a WebSocket call (RFC 6455); docs/protocol.md says what is spoken on it.",
+    tag="calls",
+    answers=(Answer(why="The call has begun.", status=HTTPStatus.SWITCHING_PROTOCOLS),),
+    errors=(UpgradeRequiredError, WebSocketVersionError),
+)
 
 
 @attrs.frozen
@@ -44,28 +89,32 @@ def create_app(
     """
     app = QuartTrio("voice_agent")
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
-    for blueprint in (create_console(), *routes):
+    for blueprint in (create_console(), create_openapi(lambda: description), *routes):
         app.register_blueprint(blueprint)
 
     @app.get("/healthz")
     @public
+    @described(_HEALTH)
     async def healthz() -> dict[str, str]:
         return {"status": "ok"}
 
     @app.get("/readyz")
     @public
+    @described(_READINESS)
     async def readyz() -> tuple[dict[str, Any], int]:
         state = readiness()
         return {"ready": state.is_ready, **state.detail}, 200 if state.is_ready else 503
 
     @app.get("/metrics")
     @needs(Scope.OBSERVE)
+    @described(_METRICS)
     async def expose_metrics() -> Response:
         body, content_type = metrics.render(request.headers.get("accept", ""))
         return Response(body, content_type=content_type, headers={"vary": "accept"})
 
     @app.get(CALL_PATH)
     @public
+    @described(_CALL)
     async def ask_for_websocket() -> Response:
         # Somebody tried the address in a browser or with curl; RFC 9110 section 15.5.22 wants the Upgrade header.
         response = problem_of(UpgradeRequiredError("A call is a WebSocket; open it with a WebSocket client."))
@@ -86,4 +135,5 @@ def create_app(
         return response
 
     enforce_scopes(app)
+    description = encode_api(app)
     return app

@@ -6,15 +6,22 @@ anywhere else.
 
 import hashlib
 from collections.abc import Mapping
+from http import HTTPStatus
 from importlib import resources
 from typing import Final
 
 import attrs
 from quart import Blueprint, Response, abort, request
 
+from voice_agent.web.described import Answer, Operation, described
 from voice_agent.web.scopes import public
 
 INDEX: Final = "index.html"
+
+_TAG: Final = "console"
+_UNCHANGED: Final = Answer(
+    why="It is what `If-None-Match` says.", status=HTTPStatus.NOT_MODIFIED, headers={"ETag": "Its tag."}
+)
 
 _SCRIPT: Final = "text/javascript; charset=utf-8"
 """RFC 9239; browsers run a module only with this type, and `nosniff` keeps them from guessing another."""
@@ -93,11 +100,31 @@ def create_console() -> Blueprint:
 
     @console.get("/")
     @public
+    @described(
+        Operation(
+            summary="The console page.",
+            tag=_TAG,
+            answers=(Answer(why="The page.", body={"type": "string"}, content_type="text/html"), _UNCHANGED),
+        )
+    )
     async def show_page() -> Response:
         return _answer(files[INDEX])
 
     @console.get("/console/<name>")
     @public
+    @described(
+        Operation(
+            summary="A file of the console page.",
+            tag=_TAG,
+            answers=(
+                *(
+                    Answer(why="The file.", body={"type": "string"}, content_type=content_type)
+                    for content_type in ("text/css", "text/javascript", "image/svg+xml")
+                ),
+                _UNCHANGED,
+            ),
+        )
+    )
     async def show_file(name: str) -> Response:
         if name == INDEX or name not in files:
             abort(404)

@@ -21,6 +21,18 @@ EVENT_STREAM_TYPE: Final = "text/event-stream"
 HEARTBEAT_SECONDS: Final = 15 * SECONDS
 """What the HTML Standard, section 9.2.7, advises against proxies that drop what is silent."""
 
+SERVER_SENT_EVENT: Final[dict[str, Any]] = {
+    "type": "object",
+    "description": "One event of the stream, by its fields.",
+    "properties": {
+        "id": {"type": "string", "pattern": "^[1-9][0-9]*$"},
+        "event": {"type": "string"},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+    "required": ["event", "data"],
+}
+"""As the API is described: OpenAPI 3.1 has no word for a stream, so this is the schema of what it is made of."""
+
 WORDS: Final = ("text", "stable", "words")
 """The members of a transcript that hold what was said."""
 

@@ -18,6 +18,7 @@ from voice_agent.core.errors import InvalidFieldError
 
 QueryT = TypeVar("QueryT")
 
+_BOOLEANS: Final = {"true": True, "false": False}
 _INTEGER: Final = re.compile(r"0|-?[1-9][0-9]{0,17}", re.ASCII)
 _DATE_TIME: Final = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})",
@@ -80,6 +81,10 @@ def _read(kind: type[Any], text: str, metadata: typing.Mapping[str, Any]) -> Any
         if not _INTEGER.fullmatch(text) or not minimum <= int(text) <= maximum:
             raise ValueError(f"a whole number from {minimum} to {maximum}")
         return int(text)
+    if kind is bool:
+        if text not in _BOOLEANS:
+            raise ValueError("true or false")
+        return _BOOLEANS[text]
     if kind is datetime:
         return _date_time(text)
     if not minimum <= len(text) <= maximum or (pattern and not re.fullmatch(pattern, text, re.ASCII)):

@@ -4,6 +4,7 @@ Whom a request shows as its sender decides what there is: a session of a tenant 
 that never was.
 """
 
+import re
 from contextlib import AbstractContextManager
 from datetime import datetime
 from http import HTTPStatus
@@ -19,7 +20,7 @@ from voice_agent.core.transport import Wire
 from voice_agent.session.summary import SessionState, SessionSummary
 from voice_agent.session.tap import Listener
 from voice_agent.web.described import Answer, Header, Operation, described
-from voice_agent.web.event_stream import EVENT_STREAM_TYPE, EventStream
+from voice_agent.web.event_stream import EVENT_STREAM_TYPE, SERVER_SENT_EVENT, EventStream
 from voice_agent.web.json_answers import json_answer
 from voice_agent.web.query import parameter, read_query
 from voice_agent.web.scopes import needs
@@ -27,7 +28,8 @@ from voice_agent.web.sender import Sender, sender
 
 PATH: Final = "/v1/sessions"
 MAX_LIMIT: Final = 200
-_MAX_DIGITS: Final = 18
+_EVENT_NUMBER: Final = re.compile(r"(0|[1-9][0-9]{0,17})?", re.ASCII)
+"""Empty where a client has had no event yet."""
 _TAG: Final = "sessions"
 
 
@@ -166,14 +168,14 @@ class SessionRoutes:
                 Header(
                     name="Last-Event-ID",
                     why="The `seq` of the last event that is known; those behind it come first.",
-                    schema={"type": "string", "pattern": f"^(0|[1-9][0-9]{{0,{_MAX_DIGITS - 1}}})$"},
+                    schema={"type": "string", "pattern": f"^{_EVENT_NUMBER.pattern}$"},
                 ),
             ),
             answers=(
                 Answer(
                     why="WHATWG server-sent events: `id` is the event's `seq`, `event` its `type`, `data` the JSON "
                     "of the protocol. Without the scope `admin`, transcripts come without their words.",
-                    body={"type": "string"},
+                    body=SERVER_SENT_EVENT,
                     content_type=EVENT_STREAM_TYPE,
                 ),
             ),
@@ -217,9 +219,7 @@ def create_session_routes(directory: SessionDirectory) -> Blueprint:
 
 
 def _last_event_id() -> int | None:
-    text = request.headers.get("Last-Event-ID")
-    if not text:  # an event stream that never had an event sends an empty one
-        return None
-    if not (text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS):
+    text = request.headers.get("Last-Event-ID", "")
+    if not _EVENT_NUMBER.fullmatch(text):
         raise InvalidFieldError("Last-Event-ID is the seq of an event, a whole number", field="Last-Event-ID")
-    return int(text)
+    return int(text) if text else None

@@ -36,6 +36,8 @@ from voice_agent.transports.webrtc.signalling import (
     parse_fragment,
     parse_options,
 )
+from voice_agent.web import webrtc_described
+from voice_agent.web.described import described
 from voice_agent.web.problems import answer_refusal, problem_of
 from voice_agent.web.scopes import needs, public
 
@@ -192,17 +194,18 @@ def create_webrtc_routes(desk: WebRtcDesk) -> Blueprint:
     routes = Blueprint("webrtc", __name__)
     call_path = f"{PATH}/<key>"
     calls = needs(Scope.CALL)
-    for path, method, view, mark in (
-        (PATH, "POST", answers.begin, calls),
-        (PATH, "GET", answers.look, public),
-        (PATH, "OPTIONS", answers.tell_options, public),
-        (call_path, "PATCH", answers.trickle, calls),
-        (call_path, "DELETE", answers.hang_up, calls),
-        (call_path, "GET", answers.look_at_call, calls),
-        (call_path, "OPTIONS", answers.tell_options_of_call, public),
+    for path, method, view, mark, operation in (
+        (PATH, "POST", answers.begin, calls, webrtc_described.BEGIN),
+        (PATH, "GET", answers.look, public, webrtc_described.LOOK),
+        (PATH, "OPTIONS", answers.tell_options, public, webrtc_described.OPTIONS),
+        (call_path, "PATCH", answers.trickle, calls, webrtc_described.TRICKLE),
+        (call_path, "DELETE", answers.hang_up, calls, webrtc_described.HANG_UP),
+        (call_path, "GET", answers.look_at_call, calls, webrtc_described.LOOK_AT_CALL),
+        (call_path, "OPTIONS", answers.tell_options_of_call, public, webrtc_described.OPTIONS_OF_CALL),
     ):
+        marked = described(operation)(mark(view))
         routes.add_url_rule(
-            path, f"{method} {path}", mark(view), methods=[method], provide_automatic_options=False
+            path, f"{method} {path}", marked, methods=[method], provide_automatic_options=False
         )
     return routes
 
