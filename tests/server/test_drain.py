@@ -13,7 +13,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from voice_agent.access.caller import Caller
 from voice_agent.core.commands import Start, Stop
-from voice_agent.core.events import CloseReason, Notice, SessionEvent, Transcript
+from voice_agent.core.events import CloseReason, Notice, SessionClosed, SessionEvent, Transcript
 from voice_agent.core.frames import AudioFrame
 from voice_agent.core.identity import ANONYMOUS
 from voice_agent.server.calls import CallDesk
@@ -228,6 +228,28 @@ async def test_a_call_whose_end_hangs_is_hurried(
             await desk.registry.wait_empty()
     assert not hurried.cancelled_caught
     assert [record.reason for record in closings.records] == [CloseReason.STOPPED]
+
+
+async def test_a_call_that_was_ending_by_itself_gets_its_words_when_the_deadline_comes(
+    autojump_clock: MockClock, open_scripted_services: OpenServices, spoken: Spoken, closings: Any
+) -> None:
+    """Hurried, its time counts from the deadline and not from its own decision: it is not forced, and is told its end."""
+    events: list[SessionEvent] = []
+    engine = ScriptedEngine(["at last"], latency_seconds=5)
+    async with open_scripted_services(engine, settings=SETTINGS) as services, trio.open_nursery() as nursery:
+        desk = CallDesk(services=services, registry=CallRegistry(2))
+        caller = await nursery.start(hold_call, desk, events)
+        await speak(caller, spoken(0.3, 1.0, 0.7))
+        await caller.send_command(Stop())
+        await trio.sleep(4)
+        desk.registry.end_all(
+            CloseReason.DRAIN, finish_seconds=LAST_WORDS_SECONDS, close_seconds=GOODBYE_SECONDS
+        )
+        with capture_logs() as logs:
+            await desk.registry.wait_empty()
+    assert closings.texts == [["at last"]]
+    assert isinstance(events[-1], SessionClosed)
+    assert "close_overdue" not in {line["event"] for line in logs}
 
 
 async def test_a_drain_is_begun_once(autojump_clock: MockClock) -> None:

@@ -118,7 +118,7 @@ async def serve(
 
 @asynccontextmanager
 async def _open_server(
-    current: CurrentSettings, metrics: Metrics, stopping: Stopping, tls: ServerTls | None
+    current: CurrentSettings, metrics: Metrics, stopping: Stopping, tls: ServerTls | None = None
 ) -> AsyncIterator[tuple[HttpServer, CallDesk]]:
     settings = current.now
     metrics.tasks.set_function(lambda: trio.lowlevel.current_statistics().tasks_living)

@@ -1,5 +1,6 @@
 """Session: one call, as its children and its embedding program see it."""
 
+import math
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import partial
@@ -99,6 +100,7 @@ class Session:
         self._hearing = Hearing(services, self._inbox, self.publish)
         self._transcribing = Transcribing(self.id, services, self.publish)
         self._finish_seconds = self._settings.finish_timeout_seconds
+        self._overdue_at = math.inf
         self.close_seconds = self._settings.close_timeout_seconds
         """Telling the caller and closing may take so long."""
         self._opened_at = trio.current_time()
@@ -226,6 +228,7 @@ class Session:
         now = trio.current_time()
         self._finish_seconds = min(self._finish_seconds, finish_seconds)
         self.close_seconds = min(self.close_seconds, close_seconds)
+        self._overdue_at = min(self._overdue_at, now + self._finish_seconds + 2 * self.close_seconds)
         if self._ending is not None:
             self._work_scope.deadline = min(self._work_scope.deadline, now + self._finish_seconds)
         if self.record is not None:
@@ -239,6 +242,7 @@ class Session:
         self._ending = Ending(reason=reason, decided_at=now, fault=fault)
         self._stages.begin_close()
         self._work_scope.deadline = now + self._finish_seconds
+        self._overdue_at = now + self._finish_seconds + 2 * self.close_seconds
         try:
             self._services.supervisor.start_soon(self._close_watch().run, name="close watch")
         except RuntimeError:
@@ -246,13 +250,14 @@ class Session:
             log.warning("close_unwatched", session=self.id)
 
     def _close_watch(self) -> CloseWatch:
+        began_at = trio.current_time()
         return CloseWatch(
             self._services,
             self.id,
             self._stages,
             self.closed,
             self.surroundings,
-            lambda: self._finish_seconds + 2 * self.close_seconds,
+            lambda: self._overdue_at - began_at,
         )
 
     async def obey(self, command: Start | TypedText | Flush | Ping | Stop | Notice) -> None:
