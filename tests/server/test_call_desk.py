@@ -17,7 +17,7 @@ from voice_agent.core.events import CloseReason
 from voice_agent.core.identity import ANONYMOUS, Identity, Scope
 from voice_agent.core.limits import Limit
 from voice_agent.server.calls import CallDesk
-from voice_agent.server.run import _readiness
+from voice_agent.server.readiness import readiness
 from voice_agent.session.registry import CallRegistry
 from voice_agent.session.services import Services
 from voice_agent.settings.current import CurrentSettings
@@ -174,13 +174,13 @@ async def test_a_call_holds_its_place_from_the_handshake_to_its_end(
         nursery.start_soon(desk, SCOPE, wire.receive, wire.send)
         await wait_all_tasks_blocked()
         assert wire.sent[0]["type"] == "websocket.accept"
-        assert _readiness(desk).detail == {"draining": False, "calls": 1, "full": True}
-        assert not _readiness(desk).is_ready
+        assert readiness(desk).detail == {"draining": False, "calls": 1, "full": True}
+        assert not readiness(desk).is_ready
         wire.say({"type": "start"})
         wire.say({"type": "stop"})
         await wait_all_tasks_blocked()
         assert len(desk.registry) == 0
-        assert _readiness(desk).is_ready
+        assert readiness(desk).is_ready
         assert refused(services, "full") == 0
     assert wire.sent[-1] == {"type": "websocket.close", "code": 1000, "reason": "stopped"}
     assert [record.reason for record in closings.records] == [CloseReason.STOPPED]
@@ -197,8 +197,8 @@ async def test_an_open_call_is_reached_by_the_drain(
         wire.say({"type": "start"})
         await wait_all_tasks_blocked()
         desk.is_open = False
-        assert _readiness(desk).detail["draining"]
-        assert not _readiness(desk).is_ready
+        assert readiness(desk).detail["draining"]
+        assert not readiness(desk).is_ready
         desk.registry.end_all(CloseReason.DRAIN)
     assert wire.sent[-1] == {"type": "websocket.close", "code": 1012, "reason": "drain"}
     assert desk.registry._sessions == {}

@@ -188,6 +188,15 @@ class Metrics:
             buckets=_SHORT_BUCKETS,
             registry=registry,
         )
+        self.ready = Gauge(
+            "voice_agent_ready", "1 while a new call would be served, as /readyz says.", registry=registry
+        )
+        self.check_ok = Gauge(
+            "voice_agent_check_ok",
+            "Whether what the server needs works: 1 or 0, by check of /readyz.",
+            ["check"],
+            registry=registry,
+        )
         self.tasks = Gauge("voice_agent_tasks", "Trio tasks that are alive.", registry=registry)
         self.threads = Gauge(
             "voice_agent_threads", "Threads of the process, native ones too.", registry=registry
@@ -260,6 +269,10 @@ class Metrics:
         ):
             for outcome in outcomes:
                 counter.labels(outcome)
+
+    def value(self, name: str, **labels: str) -> float:
+        """Return the value of a sample; 0 for one that is not there."""
+        return self.registry.get_sample_value(name, labels) or 0.0
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """Return the exposition and its content type: OpenMetrics 1.0 where ``accept`` (RFC 9110) names it.

@@ -38,6 +38,8 @@ from voice_agent.server.drain import drain
 from voice_agent.server.guard_metrics import GuardMetrics
 from voice_agent.server.last_resort import end_process_after
 from voice_agent.server.listening import HttpServer, open_http_server
+from voice_agent.server.readiness import ReadinessChecks, readiness
+from voice_agent.server.readiness_checks import add_checks
 from voice_agent.server.reload import SettingsReload
 from voice_agent.server.signals import OBEYED_SIGNALS, obey_signals
 from voice_agent.server.stopping import LAST_RESORT_SECONDS, Stopping
@@ -51,7 +53,7 @@ from voice_agent.settings.effective import effective_settings
 from voice_agent.settings.origin import SettingsOrigin
 from voice_agent.settings.schema import Settings
 from voice_agent.transports.webrtc.media_thread import open_media_thread
-from voice_agent.web.app import Readiness, create_app
+from voice_agent.web.app import create_app
 from voice_agent.web.operations_routes import create_operations_routes
 from voice_agent.web.session_routes import create_session_routes
 from voice_agent.web.ticket_routes import create_ticket_routes
@@ -134,6 +136,11 @@ async def _open_server(
             open_webrtc_calls(desk, media.open_peer) as webrtc_calls,
             open_authenticator(current, metrics=metrics, failures=limiter) as authenticator,
         ):
+            checks = ReadinessChecks(settings.readiness, metrics)
+            await add_checks(checks, services, media, settings)
+            await services.supervisor.start(checks.run)
+            state = partial(readiness, desk, checks)
+            metrics.ready.set_function(lambda: state().is_ready)
             administration = Administration(
                 registry=desk.registry,
                 stopping=stopping,
@@ -141,7 +148,7 @@ async def _open_server(
             )
             web = create_app(
                 metrics=metrics,
-                readiness=partial(_readiness, desk),
+                readiness=state,
                 routes=[
                     create_webrtc_routes(webrtc_calls),
                     create_session_routes(administration),
@@ -161,14 +168,6 @@ async def _open_server(
                 door, settings, current=current, hooks=GuardMetrics(metrics), tls=tls
             ) as server:
                 yield server, desk
-
-
-def _readiness(desk: CallDesk) -> Readiness:
-    calls = len(desk.registry)
-    return Readiness(
-        is_ready=desk.is_open and not desk.registry.is_full,
-        detail={"draining": not desk.is_open, "calls": calls, "full": desk.registry.is_full},
-    )
 
 
 async def _abort_start(

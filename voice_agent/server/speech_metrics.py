@@ -2,7 +2,7 @@
 
 from voice_agent.observability.metrics import Metrics
 from voice_agent.speech.batching import BatchReport
-from voice_agent.speech.engine import HEARING_RATE
+from voice_agent.speech.engine import HEARING_RATE, Urgency
 
 
 class SpeechMetrics:
@@ -19,8 +19,15 @@ class SpeechMetrics:
             self._voice_activity_delay.observe(seconds)
 
     def recogniser_batch(self, report: BatchReport) -> None:
-        """Count one batch of the speech model."""
+        """Count one batch of the speech model; probes are nobody's speech, and wait behind everything by design."""
         metrics = self._metrics
+        waits = [
+            seconds
+            for request, seconds in zip(report.jobs, report.queue_seconds, strict=True)
+            if request.urgency is not Urgency.PROBE
+        ]
+        if not waits:
+            return
         metrics.recognition_batch_size.observe(report.size)
         metrics.recognition_seconds.observe(report.run_seconds)
         audio_seconds = sum(len(request.samples) for request in report.jobs) / HEARING_RATE
@@ -28,5 +35,5 @@ class SpeechMetrics:
             metrics.recognition_real_time_factor.observe(report.run_seconds / audio_seconds)
         if report.has_failed:
             metrics.recognition_failures_total.inc()
-        for seconds in report.queue_seconds:
+        for seconds in waits:
             self._recogniser_delay.observe(seconds)

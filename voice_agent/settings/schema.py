@@ -10,6 +10,7 @@ from voice_agent.settings.sections.access import AccessSettings
 from voice_agent.settings.sections.hearing import AudioSettings, RecogniserSettings, VadSettings
 from voice_agent.settings.sections.limits import LimitsSettings
 from voice_agent.settings.sections.logging import LoggingSettings
+from voice_agent.settings.sections.readiness import ReadinessSettings
 from voice_agent.settings.sections.server import ServerSettings
 from voice_agent.settings.sections.session import SessionSettings
 from voice_agent.settings.sections.webrtc import WebRtcSettings
@@ -20,6 +21,7 @@ __all__ = [
     "AudioSettings",
     "LimitsSettings",
     "LoggingSettings",
+    "ReadinessSettings",
     "RecogniserSettings",
     "ServerSettings",
     "SessionSettings",
@@ -44,3 +46,4 @@ class Settings:
     vad: VadSettings = attrs.field(factory=VadSettings)
     recogniser: RecogniserSettings = attrs.field(factory=RecogniserSettings)
     logging: LoggingSettings = attrs.field(factory=LoggingSettings)
+    readiness: ReadinessSettings = attrs.field(factory=ReadinessSettings)

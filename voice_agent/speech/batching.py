@@ -5,7 +5,7 @@ Batching is natural: what came while the threads were busy goes together, and no
 The rules:
 
 * Lower ``urgency`` goes first; within one urgency, who came first.
-* A droppable job (a partial) is answered with None when there is no place for it, when a newer job of its key comes,
+* A droppable job (a partial, a probe) is answered with None when there is no place for it, when a newer job of its key comes,
   or when its place is needed by one that can't be dropped. The newer job of a key takes the older one's turn, so
   that a call whose partials keep being replaced still gets one.
 * Other jobs wait for a place.
@@ -296,7 +296,7 @@ class BatchedEngine:
         return self._queue.waiting
 
     async def recognise(self, request: RecognitionRequest) -> Recognition | None:
-        """Recognise; None for a partial that a newer request of its utterance, or a full queue, made pointless.
+        """Recognise; None for a partial or a probe that a newer one of its utterance, or a full queue, made pointless.
 
         Raises:
             RecognitionFailedError: the model raised, or the engine is closed.
@@ -305,7 +305,7 @@ class BatchedEngine:
             request,
             urgency=request.urgency,
             key=request.utterance_key,
-            is_droppable=request.urgency is Urgency.PARTIAL,
+            is_droppable=request.urgency >= Urgency.PARTIAL,
         )
 
 

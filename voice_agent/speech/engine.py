@@ -27,6 +27,8 @@ class Urgency(IntEnum):
     SPECULATIVE = 1
     """A pause has begun: this will be the final if the caller says no more."""
     PARTIAL = 2
+    PROBE = 3
+    """Nobody's speech: a look whether the engine answers. It gives way to everything."""
 
 
 @attrs.frozen(kw_only=True, eq=False)
