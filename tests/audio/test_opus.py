@@ -1,5 +1,8 @@
 """Opus: the framing rules of RFC 6716, and what libopus makes of packets."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -213,3 +216,21 @@ def test_a_decoder_that_disagrees_with_the_framing_is_not_trusted(monkeypatch: p
     monkeypatch.setattr(opus, "packet_samples", lambda _packet: 480)
     with pytest.raises(BadAudioError, match="960 samples instead of 480"):
         OpusDecoder(1).decode(bytes([CELT_20_MS]))
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted as Linux shows them")
+def test_codecs_start_no_threads() -> None:
+    """FFmpeg's own default is a thread for each CPU beside every encoder; here a call costs none, and its CPUs stay."""
+
+    def threads() -> int:
+        return len(list(Path("/proc/self/task").iterdir()))
+
+    before, cpus = threads(), os.sched_getaffinity(0)
+    encoders = [OpusEncoder(rate, channels) for rate in (16_000, 48_000) for channels in (1, 2)]
+    for encoder in encoders:
+        packets = encoder.encode(np.zeros((9_600, encoder._channels), np.float32))
+        decoder = OpusDecoder(1)
+        for packet in packets:
+            decoder.decode(packet)
+    assert threads() <= before
+    assert os.sched_getaffinity(0) == cpus

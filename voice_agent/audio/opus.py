@@ -5,6 +5,10 @@ is range-coded and has no checksum: bytes that keep the framing rules decode to 
 them from speech. Such garbage is heard as noise, not refused.
 """
 
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from fractions import Fraction
 from typing import Final
 
@@ -201,5 +205,28 @@ class OpusEncoder:
         frame = av.AudioFrame.from_ndarray(interleaved, format="flt", layout=_LAYOUTS[self._channels])
         frame.sample_rate = self._sample_rate
         frame.pts = self._position
+        is_first = self._position == 0
         self._position += len(samples)
-        return [bytes(packet) for packet in self._codec.encode(frame)]
+        with _on_one_cpu() if is_first else nullcontext():
+            return [bytes(packet) for packet in self._codec.encode(frame)]
+
+
+@contextmanager
+def _on_one_cpu() -> Iterator[None]:
+    """Let FFmpeg find one CPU.
+
+    PyAV puts a filter graph before each encoder at its first frame, and FFmpeg gives each graph a thread for every CPU
+    that it may use, up to 16, which have nothing to do. PyAV offers no way to say how many; what the calling thread may
+    use is what FFmpeg asks for. Elsewhere than on Linux, and where a sandbox forbids it, the threads stay.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    allowed = os.sched_getaffinity(0)
+    with suppress(OSError):
+        os.sched_setaffinity(0, {min(allowed)})
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            os.sched_setaffinity(0, allowed)

@@ -198,6 +198,9 @@ class Metrics:
             registry=registry,
         )
         self.tasks = Gauge("voice_agent_tasks", "Trio tasks that are alive.", registry=registry)
+        self.media_tasks = Gauge(
+            "voice_agent_media_tasks", "Asyncio tasks of the WebRTC media thread.", registry=registry
+        )
         self.threads = Gauge(
             "voice_agent_threads", "Threads of the process, native ones too.", registry=registry
         )

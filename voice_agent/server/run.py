@@ -136,6 +136,7 @@ async def _open_server(
             open_webrtc_calls(desk, media.open_peer) as webrtc_calls,
             open_authenticator(current, metrics=metrics, failures=limiter) as authenticator,
         ):
+            metrics.media_tasks.set_function(media.count_tasks)
             checks = ReadinessChecks(settings.readiness, metrics)
             await add_checks(checks, services, media, settings)
             await services.supervisor.start(checks.run)

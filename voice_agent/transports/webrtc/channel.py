@@ -41,6 +41,10 @@ class EventsChannel:
         self._on_low = on_low
         self._channel: RTCDataChannel | None = None
         self._early: deque[str] = deque()
+        self._unheard: deque[str] | None = None
+        """What was sent on a channel that we opened, until the caller is known to use it."""
+        self.was_refused = False
+        """Whether the caller opened a channel that is not served."""
         self.sent_bytes = 0
         """Bytes of text that were handed over, whether they have left or not."""
 
@@ -60,12 +64,30 @@ class EventsChannel:
         return self._channel.bufferedAmount if self._channel is not None else 0
 
     def adopt(self, channel: RTCDataChannel) -> None:
-        """Serve a channel if it is the one, otherwise close it."""
+        """Serve a channel that the caller opened if it is the one, otherwise close it.
+
+        It may come after we gave up waiting and opened ours: its opening was lost on the way and sent again. The caller
+        need not listen to ours then, so what was sent there is sent again.
+        """
         is_reliable = channel.ordered and channel.maxRetransmits is None and channel.maxPacketLifeTime is None
-        if channel.label != LABEL or not is_reliable or self.has_channel:
+        is_taken = self.has_channel and self._unheard is None
+        if channel.label != LABEL or not is_reliable or is_taken:
             log.info("data_channel_refused", label=channel.label[:40], is_reliable=is_reliable)
+            self.was_refused = True
             channel.close()
             return
+        if self._channel is not None and self._unheard is not None:
+            self._early.extendleft(reversed(self._unheard))
+            self._channel.close()
+        self._unheard = None
+        self._serve(channel)
+
+    def open_own(self, channel: RTCDataChannel) -> None:
+        """Serve a channel that we opened, because the caller opened none."""
+        self._unheard = deque(maxlen=MAX_EARLY_MESSAGES)
+        self._serve(channel)
+
+    def _serve(self, channel: RTCDataChannel) -> None:
         self._channel = channel
         channel.bufferedAmountLowThreshold = self._max_buffered_bytes // _LOW_SHARE
         channel.on("message", self._receive)
@@ -91,12 +113,15 @@ class EventsChannel:
 
     def _send_now(self, text: str) -> None:
         assert self._channel is not None  # noqa: S101 (narrows what is_open found)
+        if self._unheard is not None:
+            self._unheard.append(text)
         try:
             self._channel.send(text)
         except ValueError:  # longer than the caller's own limit
             self.dropped += 1
 
     def _receive(self, message: str | bytes) -> None:
+        self._unheard = None
         if isinstance(message, str):
             self._on_text(message)
         else:

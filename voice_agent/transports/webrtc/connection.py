@@ -17,7 +17,6 @@ from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection, RTCSession
 from aiortc.exceptions import OperationError
 from aiortc.rtcconfiguration import RTCIceTransportPolicy
 from aiortc.rtcrtptransceiver import RTCRtpTransceiver
-from aiortc.sdp import SessionDescription
 
 from voice_agent.core.errors import (
     IceTimeoutError,
@@ -41,13 +40,14 @@ from voice_agent.transports.webrtc.channel import LABEL, EventsChannel, guard_sc
 from voice_agent.transports.webrtc.config import PeerConfig
 from voice_agent.transports.webrtc.liveness import Liveness
 from voice_agent.transports.webrtc.local_names import resolve
-from voice_agent.transports.webrtc.offer import Candidate, ServedOffer, read_offer
+from voice_agent.transports.webrtc.offer import Candidate, ServedOffer, check_transport, read_offer
 from voice_agent.transports.webrtc.outbound import OutboundBuffer, OutboundTrack
 from voice_agent.transports.webrtc.rtp_receiver import AudioReceiver
 
 WATCH_SECONDS: Final = 0.5
-OPEN_CHANNEL_AFTER_SECONDS: Final = 1.0
-"""A caller that negotiated a data section but opened no channel in this time gets ours."""
+OPEN_CHANNEL_AFTER_SECONDS: Final = 4.0
+"""A caller that negotiated a data section but opened no channel in this time gets ours. A lost opening is sent again after
+up to three seconds (RFC 4960, section 15: RTO.Initial)."""
 LAST_TASKS_SECONDS: Final = 1.0
 MAX_LOOK_UPS: Final = 4
 """How many names of one call are looked up at the same time; a browser has one for each of its addresses."""
@@ -106,9 +106,9 @@ class PeerConnection:
         self._loop = asyncio.get_running_loop()
         self._receiver: AudioReceiver | None = None
         self._track = OutboundTrack(outbound)
-        self._ice_connections: dict[str, Any] = {}
         self._mids: tuple[str, ...] = ()
         self._candidates = 0
+        self._own_tasks: set[asyncio.Task[None]] = set()
         self._adding: set[asyncio.Task[None]] = set()
         self._look_ups = asyncio.Semaphore(MAX_LOOK_UPS)
         self._is_complete = False
@@ -116,7 +116,6 @@ class PeerConnection:
         self._is_over = False
         self._closing: asyncio.Task[None] | None = None
         self._connected_at: float | None = None
-        self._first_audio_at: float | None = None
         self._liveness: Liveness | None = None
         OWNER.set(self)
         self._pc = RTCPeerConnection(
@@ -146,12 +145,12 @@ class PeerConnection:
 
     async def _set_up(self, offer_sdp: str) -> str:
         offer = read_offer(offer_sdp, max_candidates=self._config.max_candidates)
-        _check_transport(offer)
+        check_transport(offer)
         await self._take_offer(offer)
         self._mids = offer.mids
         answer = await self._make_answer()
-        asyncio.create_task(self._add_first_candidates(offer))  # noqa: RUF006  # remembered by the task factory
-        asyncio.create_task(self._watch())  # noqa: RUF006  # remembered by the task factory
+        self._start(self._add_first_candidates(offer))
+        self._start(self._watch())
         return answer
 
     async def _take_offer(self, offer: ServedOffer) -> None:
@@ -203,7 +202,7 @@ class PeerConnection:
         return found
 
     async def _add_first_candidates(self, offer: ServedOffer) -> None:
-        self._adding |= {asyncio.create_task(self._add_candidate(each)) for each in offer.candidates}
+        self._adding |= {self._start(self._add_candidate(each)) for each in offer.candidates}
         if offer.is_complete:
             await self.add_candidates((), is_complete=True)
 
@@ -220,13 +219,13 @@ class PeerConnection:
         for value in values:
             read_candidate(value)
         adding = {
-            asyncio.create_task(self._add_candidate(Candidate(mid=mid or self._mids[0], line=value)))
+            self._start(self._add_candidate(Candidate(mid=mid or self._mids[0], line=value)))
             for value in values
         }
         self._adding |= adding
         if is_complete and not self._is_complete:
             self._is_complete = True
-            asyncio.create_task(self._complete_candidates())  # noqa: RUF006  # remembered by the task factory
+            self._start(self._complete_candidates())
 
     async def _complete_candidates(self) -> None:
         """Say that no more come, behind those whose names are still being looked up."""
@@ -303,7 +302,7 @@ class PeerConnection:
             timeout_seconds=self._config.media_timeout_seconds,
             on_gone=lambda reason: self._end(TransportBrokenError(reason)),
         )
-        asyncio.create_task(self._liveness.watch())  # noqa: RUF006  # remembered by the task factory
+        self._start(self._liveness.watch())
         while not self._is_over:
             self._open_own_channel()
             await asyncio.sleep(WATCH_SECONDS)
@@ -317,8 +316,9 @@ class PeerConnection:
             or self._connected_at is None
         ):
             return
-        if self._loop.time() - self._connected_at >= OPEN_CHANNEL_AFTER_SECONDS:
-            self.channel.adopt(self._pc.createDataChannel(LABEL))
+        waited_seconds = self._loop.time() - self._connected_at
+        if self.channel.was_refused or waited_seconds >= OPEN_CHANNEL_AFTER_SECONDS:
+            self.channel.open_own(self._pc.createDataChannel(LABEL))
 
     def statistics(self, dropped_ms: int, messages_dropped: int) -> NetworkStatistics:
         """A snapshot; safe to call from another thread."""
@@ -345,6 +345,12 @@ class PeerConnection:
             messages_dropped=messages_dropped + self.channel.dropped,
         )
 
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Start a task that ends with the call, at the latest before its sockets do."""
+        task = asyncio.create_task(work)
+        self._own_tasks.add(task)
+        return task
+
     # -- the end --------------------------------------------------------------------------------------------------
 
     def _end(self, error: VoiceAgentError) -> None:
@@ -363,38 +369,34 @@ class PeerConnection:
         self._end(TransportBrokenError("the transport is closed"))
         if self._setup is not None and not self._setup.done():
             await asyncio.wait([self._setup], timeout=LAST_TASKS_SECONDS)
+        self._cancel_own_tasks()
         try:
             async with asyncio.timeout(self._config.close_timeout_seconds):
                 await self._pc.close()
         except Exception:
             log.exception("peer_close_failed")
         self._track.stop()
+        await self._await_last_tasks()
+        for transport in self._transports():
+            for protocol in transport.transport._connection._protocols:
+                protocol.transport.close()
+
+    def _cancel_own_tasks(self) -> None:
+        """A STUN request that is sent again on a closed socket would raise where nobody can catch it."""
+        for task in self._own_tasks:
+            task.cancel()
+        if self._liveness is not None:
+            self._liveness.stop()
+
+    async def _await_last_tasks(self) -> None:
+        """Wait for aiortc's tasks, which end by themselves once their connection is closed; stragglers are cancelled."""
         tasks = [task for task in self.tasks if not task.done()]
         if tasks:
-            # aiortc's own tasks end by themselves once their connection is closed; ours and stragglers are cancelled.
             _, pending = await asyncio.wait(tasks, timeout=0.05)
             for task in pending:
                 task.cancel()
             if pending:
                 await asyncio.wait(pending, timeout=LAST_TASKS_SECONDS)
-        for transport in self._transports():
-            for protocol in transport.transport._connection._protocols:
-                protocol.transport.close()
         for task in tasks:
             if task.done() and not task.cancelled():
                 task.exception()
-
-
-def _check_transport(offer: ServedOffer) -> None:
-    """Refuse what aiortc would assert about later, in a task that nobody waits for."""
-    try:
-        parsed = SessionDescription.parse(offer.sdp)
-    except Exception as error:  # its parser raises whatever the text provokes
-        raise InvalidSdpError(f"the offer can't be read ({type(error).__name__})") from error
-    for media in parsed.media:
-        if media.dtls is None or not media.dtls.fingerprints:
-            raise InvalidSdpError("a media section has no fingerprint")
-        if media.ice is None or not media.ice.usernameFragment or not media.ice.password:
-            raise InvalidSdpError("a media section has no ICE credentials")
-        if media.kind == "application" and media.profile != "DTLS/SCTP" and media.sctp_port is None:
-            raise InvalidSdpError("the data section has no sctp-port")

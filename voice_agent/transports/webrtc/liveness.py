@@ -70,6 +70,11 @@ class Liveness:
         if self._doubt is None or self._doubt.done():
             self._doubt = asyncio.create_task(self._ask_in_a_hurry())
 
+    def stop(self) -> None:
+        """Ask no more."""
+        if self._doubt is not None:
+            self._doubt.cancel()
+
     async def _ask_in_a_hurry(self) -> None:
         seconds = max(DOUBT_PROBE_SECONDS, DOUBT_ROUND_TRIPS * (self.round_trip_seconds or 0.0))
         received = self._received_packets()

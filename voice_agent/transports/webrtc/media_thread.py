@@ -105,6 +105,10 @@ class MediaThread:
         except RuntimeError as error:  # the loop is closed
             raise TransportBrokenError("the media thread has ended") from error
 
+    def count_tasks(self) -> float:
+        """How many asyncio tasks are alive; from any thread, for a metric."""
+        return float(len(asyncio.all_tasks(self._loop)))
+
     async def tasks(self) -> int:
         """How many asyncio tasks live beside this call's own, for tests and diagnosis."""
 

@@ -4,6 +4,7 @@ They are added afterwards one by one, so that resolving a browser's ``.local`` n
 """
 
 import attrs
+from aiortc.sdp import SessionDescription
 
 from voice_agent.core.errors import InvalidSdpError, TooManyCandidatesError
 
@@ -65,3 +66,18 @@ def _mid_of(section: list[str]) -> str:
         if line.startswith("a=mid:"):
             return line.removeprefix("a=mid:")
     raise InvalidSdpError("a media section has no mid")
+
+
+def check_transport(offer: ServedOffer) -> None:
+    """Refuse what aiortc would assert about later, in a task that nobody waits for."""
+    try:
+        parsed = SessionDescription.parse(offer.sdp)
+    except Exception as error:  # its parser raises whatever the text provokes
+        raise InvalidSdpError(f"the offer can't be read ({type(error).__name__})") from error
+    for media in parsed.media:
+        if media.dtls is None or not media.dtls.fingerprints:
+            raise InvalidSdpError("a media section has no fingerprint")
+        if media.ice is None or not media.ice.usernameFragment or not media.ice.password:
+            raise InvalidSdpError("a media section has no ICE credentials")
+        if media.kind == "application" and media.profile != "DTLS/SCTP" and media.sctp_port is None:
+            raise InvalidSdpError("the data section has no sctp-port")
