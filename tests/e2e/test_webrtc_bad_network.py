@@ -149,9 +149,5 @@ def test_a_sender_that_falls_silent_is_heard_to_its_end(
     print(f"\n{left_out} packets were not sent; {closed}; word error rate {error_rate:.1%}: {caller.finals}")
     assert left_out > 50
     assert error_rate <= LIMIT
-    drift = drifts(starts(caller.messages, FIRST_SECONDS), starts(caller.messages, SOON_SECONDS))
-    print("drift, ms:", [round(d * 1000) for d in drift])
-    assert len(drift) >= 4
-    assert abs(statistics.median(drift)) <= CLOCK_LIMIT_SECONDS
     assert server.stop() == 0
     assert "Traceback" not in server.log()

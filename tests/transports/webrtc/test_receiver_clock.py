@@ -60,9 +60,9 @@ def sweeps(seconds: int) -> np.ndarray:
 
 
 def play(
-    packets: list[tuple[float, int, bytes]],
+    packets: list[tuple[float, int, int, bytes]],
 ) -> list[tuple[float, AudioFrame]]:
-    """Deliver packets, each ``(seconds, number, payload)``; return the frames and when they came."""
+    """Deliver packets, each ``(seconds, sequence, number, payload)``; return the frames and when they came."""
     loop = VirtualLoop()
     frames: list[tuple[float, AudioFrame]] = []
 
@@ -71,10 +71,10 @@ def play(
         receiver = AudioReceiver(NoTransport(), lambda frame: frames.append((loop.time() - began, frame)))
         codec = RTCRtpCodecParameters(mimeType="audio/opus", clockRate=RATE, channels=2, payloadType=OPUS)
         await receiver.receive(RTCRtpReceiveParameters(codecs=[codec]))
-        for seconds, number, payload in sorted(packets):
+        for seconds, sequence, number, payload in sorted(packets):
             await asyncio.sleep(began + seconds - loop.time())
             packet = RtpPacket(
-                OPUS, 0, (65_000 + number) & 0xFFFF, (0xFFFF_0000 + number * STEP) & 0xFFFF_FFFF
+                OPUS, 0, (65_000 + sequence) & 0xFFFF, (0xFFFF_0000 + number * STEP) & 0xFFFF_FFFF
             )
             packet.ssrc, packet.payload = 7, payload
             await receiver._handle_rtp_packet(packet, 0)
@@ -93,6 +93,17 @@ def minute() -> tuple[np.ndarray, list[bytes]]:
     return sound, OpusEncoder(RATE, 1).encode(sound)
 
 
+def silenced(payloads: list[bytes], *pauses: range) -> list[tuple[int, bytes]]:
+    """Discontinuous transmission: of each pause, in seconds, only the first packet is sent, and it holds no frame."""
+    left_out = {number for pause in pauses for number in range(pause.start * 50, pause.stop * 50)}
+    marks = {pause.start * 50 for pause in pauses}
+    return [
+        (number, payload[:1] if number in marks else payload)
+        for number, payload in enumerate(payloads)
+        if number not in left_out or number in marks
+    ]
+
+
 def lag(heard: np.ndarray, sound: np.ndarray, second: int) -> int:
     """How many samples later a second is heard than it was played."""
     margin = RATE // 2
@@ -109,7 +120,7 @@ def test_media_time_is_true_to_the_sample_over_a_minute(
     sound, payloads = minute
     chance = random.Random(11)
     packets = [
-        (number / 50 + 0.03 + chance.uniform(-1, 1) * jitter_seconds, number, payload)
+        (number / 50 + 0.03 + chance.uniform(-1, 1) * jitter_seconds, number, number, payload)
         for number, payload in enumerate(payloads)
         if number == 0 or chance.random() >= loss
     ]
@@ -125,3 +136,29 @@ def test_media_time_is_true_to_the_sample_over_a_minute(
     print(f"loss {loss}, jitter {jitter_seconds}: lags {lags} samples, delay at most {delay * 1000:.0f} ms")
     assert lags == [0, 0, 0, 0]
     assert delay <= DELAY_LIMIT_SECONDS
+
+
+@pytest.mark.parametrize("jitter_seconds", [0.0, 0.030])
+def test_media_time_is_true_through_discontinuous_transmission(
+    minute: tuple[np.ndarray, list[bytes]], jitter_seconds: float
+) -> None:
+    """A sender that sends nothing for ten seconds, twice: what follows stands exactly where it was played.
+
+    Meanwhile silence comes in time, so that the end of what was said is known.
+    """
+    sound, payloads = minute
+    chance = random.Random(12)
+    kept = silenced(payloads, range(10, 20), range(40, 50))
+    frames = play(
+        [
+            (n / 50 + 0.03 + chance.uniform(-1, 1) * jitter_seconds, sequence, n, payload)
+            for sequence, (n, payload) in enumerate(kept)
+        ]
+    )
+    heard = np.concatenate([np.asarray(frame.samples) for _, frame in frames])
+    lags = [lag(heard, sound, second) - LOOK_AHEAD_SAMPLES for second in (1, 9, 25, 39, 55, 59)]
+    delay = max(at - frame.position / RATE for at, frame in frames if frame.end <= 60 * RATE)
+    print(f"jitter {jitter_seconds}: lags {lags} samples, delay at most {delay * 1000:.0f} ms")
+    assert lags == [0, 0, 0, 0, 0, 0]
+    assert delay <= DELAY_LIMIT_SECONDS
+    assert not heard[11 * RATE : 19 * RATE].any()
