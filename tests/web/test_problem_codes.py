@@ -92,7 +92,7 @@ def app() -> QuartTrio:
         ("POST", "/healthz", 405, "method_not_allowed"),
         ("BREW", "/healthz", 405, "method_not_allowed"),
         ("POST", "/reads", 413, "body_too_large"),
-        ("GET", "/v1/ws", 426, "upgrade_required"),
+        ("GET", "/v1/ws", 401, "unauthenticated"),
         ("GET", "/metrics", 401, "unauthenticated"),
         ("GET", "/fails", 500, "internal_error"),
         *(

@@ -113,10 +113,11 @@ def create_app(
         return Response(body, content_type=content_type, headers={"vary": "accept"})
 
     @app.get(CALL_PATH)
-    @public
+    @needs(Scope.CALL)
     @described(_CALL)
     async def ask_for_websocket() -> Response:
         # Somebody tried the address in a browser or with curl; RFC 9110 section 15.5.22 wants the Upgrade header.
+        # Who may not call gets what a handshake would get: a browser tells scripts nothing of a refused one.
         response = problem_of(UpgradeRequiredError("A call is a WebSocket; open it with a WebSocket client."))
         response.headers["upgrade"] = "websocket"
         return response

@@ -1,6 +1,7 @@
 /** The console page: what is pressed goes to the client, what the client tells is shown. */
 import { Captions } from "./captions.js";
 import { Choices } from "./choices.js";
+import { KeyForm } from "./key-form.js";
 import { Notices } from "./notices.js";
 import { clock, saveTranscript } from "./transcript.js";
 import { VoiceAgentClient } from "./voice-agent-client.js";
@@ -33,6 +34,11 @@ const choices = new Choices(
   },
   client.server,
 );
+const keyForm = new KeyForm(
+  { form: byId("key-form"), field: byId("key"), kept: byId("key-kept"), forget: byId("forget-key") },
+  client,
+  () => byId("call").click(),
+);
 const downloads = [...document.querySelectorAll("[data-download]")];
 let record = null; // the close record of the call that is shown
 let isSaved = true;
@@ -52,7 +58,7 @@ byId("call").addEventListener("click", async () => {
     await choices.listDevices();
   } catch (problem) {
     if (problem.code !== "cancelled") notices.tell(wordProblem(problem), { isBad: true });
-    moveFocus(byId("call"));
+    if (!keyForm.helps(problem)) moveFocus(byId("call"));
   }
 });
 

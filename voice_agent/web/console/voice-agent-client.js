@@ -20,6 +20,7 @@
  * - `problem`: a `CallProblem` whose `code` tells what went wrong while the call goes on;
  * - `ended`: `{reason, record}`; `record` is the server's `closed` message, or null when none came.
  */
+import { Access } from "./access.js";
 import { Microphone } from "./microphone.js";
 import { Playback } from "./playback.js";
 import { CallProblem } from "./problems.js";
@@ -45,16 +46,29 @@ const SILENT_SERVER_SECONDS = 8;
 
 /** One caller; makes one call at a time, and any number after one another. */
 export class VoiceAgentClient extends EventTarget {
-  /** @param {{server?: string | URL}} [options] where the server is; by default where the page comes from */
-  constructor({ server = document.baseURI } = {}) {
+  /**
+   * @param {object} [options]
+   * @param {string | URL} [options.server] where the server is; by default where the page comes from
+   * @param {import("./access.js").Key | null} [options.key] what to show where the server asks who calls
+   * @param {(() => Promise<string>) | null} [options.getTicket] gives a ticket for each WebSocket call, so that the page
+   *   needs no key; your own server gets it by `POST /v1/tickets`
+   */
+  constructor({ server = document.baseURI, key = null, getTicket = null } = {}) {
     super();
     this.server = new URL(server).href;
+    /** @private */
+    this.access = new Access(this.server, { key, getTicket });
     /** @type {"idle" | "connecting" | "live" | "ending"} */
     this.state = "idle";
     this.isMuted = false;
     /** What belongs to the call under way. @private */
     this.call = null;
     addEventListener("pagehide", () => this.call?.wire.close());
+  }
+
+  /** What is shown from the next call on. @param {import("./access.js").Key | null} key */
+  set key(key) {
+    this.access.key = key;
   }
 
   /** @returns {Figures} */
@@ -103,7 +117,7 @@ export class VoiceAgentClient extends EventTarget {
       call.microphone.isMuted = this.isMuted;
       const { sampleRate, stream } = call.microphone;
       await Promise.race([
-        call.wire.open({ server: this.server, sampleRate, stream, language, partials }),
+        call.wire.open({ server: this.server, access: this.access, sampleRate, stream, language, partials }),
         call.ready,
       ]);
       call.isSending = true;

@@ -1,12 +1,10 @@
+import { send } from "./access.js";
 import { CallProblem } from "./problems.js";
 
 const SDP = "application/sdp";
 const SDP_FRAGMENT = "application/trickle-ice-sdpfrag";
 const SET_UP_SECONDS = 15;
 const MAX_WAITING_BYTES = 64 * 1024;
-
-/** HTTP answers to an offer, as problems of a call. */
-const PROBLEMS = { 404: "webrtc_not_offered", 405: "webrtc_not_offered", 503: "server_full" };
 
 /** Whether the server takes WebRTC calls. @param {string} server @returns {Promise<boolean>} */
 export async function isWebRtcOffered(server) {
@@ -35,10 +33,10 @@ export class WebRtcWire {
   }
 
   /**
-   * @param {{server: string, stream: MediaStream, language: string, partials: boolean}} options
-   * @throws {CallProblem} webrtc_not_offered, server_full, server_draining, server_unreachable, no_media_path, call_refused
+   * @param {{server: string, access: import("./access.js").Access, stream: MediaStream, language: string, partials: boolean}} options
+   * @throws {CallProblem} with the code that says why there is no call
    */
-  async open({ server, stream, language, partials }) {
+  async open({ server, access, stream, language, partials }) {
     const peer = new RTCPeerConnection({ bundlePolicy: "max-bundle" });
     this.peer = peer;
     for (const track of stream.getAudioTracks()) peer.addTrack(track, stream);
@@ -48,7 +46,9 @@ export class WebRtcWire {
     this.offer = await peer.createOffer();
     const url = new URL("v1/webrtc", server);
     url.search = new URLSearchParams({ language, partials: String(partials) }).toString();
-    const answer = await this.post(url, server);
+    // The same for whatever follows, also from a page that is being left and can't wait for another one.
+    this.headers = await access.headers();
+    const answer = await this.post(url, server, access);
     const iceServers = parseIceServers(answer.headers.get("Link"));
     if (iceServers.length) peer.setConfiguration({ iceServers, bundlePolicy: "max-bundle" });
     await peer.setLocalDescription(this.offer);
@@ -56,18 +56,11 @@ export class WebRtcWire {
     await this.channelOpened();
   }
 
-  async post(url, server) {
-    let answer;
-    try {
-      answer = await fetch(url, { method: "POST", headers: { "Content-Type": SDP }, body: this.offer.sdp });
-    } catch (error) {
-      throw new CallProblem("server_unreachable", String(error), { cause: error });
-    }
-    if (answer.status !== 201) {
-      const problem = await answer.json().catch(() => ({}));
-      const code = problem.code === "draining" ? "server_draining" : (PROBLEMS[answer.status] ?? "call_refused");
-      throw new CallProblem(code, problem.detail ?? `the server answered ${answer.status}`);
-    }
+  async post(url, server, access) {
+    const headers = { "Content-Type": SDP, ...this.headers };
+    const answer = await send(url, { method: "POST", headers, body: this.offer.sdp });
+    if ([404, 405].includes(answer.status)) throw new CallProblem("webrtc_not_offered");
+    if (answer.status !== 201) throw await access.problemOf(answer);
     this.resource = new URL(answer.headers.get("Location") ?? "", new URL("v1/webrtc", server));
     this.etag = answer.headers.get("ETag");
     if (this.isClosed) {
@@ -130,7 +123,7 @@ export class WebRtcWire {
       ...lines.filter((line) => line !== "a="),
       "",
     ].join("\r\n");
-    const headers = { "Content-Type": SDP_FRAGMENT, ...(this.etag ? { "If-Match": this.etag } : {}) };
+    const headers = { ...this.headers, "Content-Type": SDP_FRAGMENT, ...(this.etag ? { "If-Match": this.etag } : {}) };
     // A server that does without (it may learn our address from our own checks) is no reason to end the call.
     await fetch(this.resource, { method: "PATCH", headers, body: fragment }).catch(() => {});
   }
@@ -169,7 +162,8 @@ export class WebRtcWire {
 
   deleteResource() {
     // "keepalive" lets the request outlive a page that is being left.
-    if (this.resource) fetch(this.resource, { method: "DELETE", keepalive: true }).catch(() => {});
+    if (!this.resource) return;
+    fetch(this.resource, { method: "DELETE", headers: this.headers, keepalive: true }).catch(() => {});
   }
 }
 

@@ -1,5 +1,3 @@
-import { CallProblem } from "./problems.js";
-
 const MAX_WAITING_SECONDS = 3;
 const BYTES_PER_SAMPLE = 2;
 
@@ -19,13 +17,13 @@ export class WebSocketWire {
   }
 
   /**
-   * @param {{server: string, sampleRate: number, language: string, partials: boolean}} options
-   * @throws {CallProblem} server_full, server_draining, server_unreachable
+   * @param {{server: string, access: import("./access.js").Access, sampleRate: number, language: string, partials: boolean}} options
+   * @throws {import("./problems.js").CallProblem} with the code that says why there is no call
    */
-  async open({ server, sampleRate, language, partials }) {
+  async open({ server, access, sampleRate, language, partials }) {
     const url = new URL("v1/ws", server);
     url.protocol = url.protocol.replace("http", "ws");
-    const socket = new WebSocket(url);
+    const socket = new WebSocket(url, await access.protocols());
     this.socket = socket;
     socket.binaryType = "arraybuffer";
     this.maxWaitingBytes = MAX_WAITING_SECONDS * sampleRate * BYTES_PER_SAMPLE;
@@ -33,7 +31,7 @@ export class WebSocketWire {
       socket.onopen = () => resolve(false);
       socket.onclose = () => resolve(true);
     });
-    if (refused) throw await explainRefusal(server);
+    if (refused) throw await access.explainRefusal();
     socket.onmessage = ({ data }) => {
       if (typeof data === "string") this.hooks.onMessage(JSON.parse(data));
       else this.hooks.onAudio(data);
@@ -68,17 +66,4 @@ export class WebSocketWire {
   close() {
     this.socket?.close(1000);
   }
-}
-
-/** A browser is not told why a handshake failed: ask the server how it is. */
-export async function explainRefusal(server) {
-  try {
-    const answer = await fetch(new URL("readyz", server), { cache: "no-store" });
-    const state = await answer.json();
-    if (state.draining) return new CallProblem("server_draining");
-    if (state.full) return new CallProblem("server_full");
-  } catch {
-    return new CallProblem("server_unreachable");
-  }
-  return new CallProblem("call_refused");
 }

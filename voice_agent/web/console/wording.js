@@ -27,6 +27,12 @@ const PROBLEMS = {
   no_answer: "The server did not answer in time. Try again.",
   no_media_path: "No way was found for the audio to travel by WebRTC. Choose WebSocket instead.",
   webrtc_not_offered: "This server takes no WebRTC calls. Choose WebSocket instead.",
+  key_needed: "This server takes calls only with a key. Enter yours, or ask whoever runs the server for one.",
+  key_refused: "The server does not know this key, or it is no longer good. Check it, or ask whoever runs the server.",
+  key_forbidden: "This key may not make calls. Ask whoever runs the server for one that may.",
+  origin_refused: "This server takes no calls from pages of this site. Whoever runs it can allow the site.",
+  too_many_calls: "Too many calls in a short time, or at once. Wait a moment, then call again.",
+  too_many_failures: "Too many wrong keys came from here. Wait some minutes, then call again.",
   call_refused: "The server did not take the call.",
   call_failed: "The call could not be set up.",
 };
