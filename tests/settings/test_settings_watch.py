@@ -249,7 +249,7 @@ async def test_a_file_that_is_emptied_is_not_believed_at_once(tmp_path: Path) ->
     path.write_text("")
 
     async def write_at_last() -> None:
-        await trio.sleep(watch.GONE_SECONDS / 4)
+        await trio.sleep(watch.SHRUNK_SECONDS / 4)
         path.write_text(text(2))
 
     async with trio.open_nursery() as nursery:
@@ -257,9 +257,32 @@ async def test_a_file_that_is_emptied_is_not_believed_at_once(tmp_path: Path) ->
         assert calls_of(await files.read()) == 2
 
 
+async def test_the_first_half_of_a_file_is_not_taken_for_the_whole(tmp_path: Path) -> None:
+    """Written in place by a program that stops in the middle, at the end of a line, for longer than files stand still."""
+    path = tmp_path / "settings.toml"
+    path.write_text("[server]\nmax_calls = 1\nmax_connections = 1\n")
+    files = SettingsFiles(SettingsOrigin(config_dir=tmp_path, environ={}))
+    assert calls_of(await files.read()) == 1
+
+    async def write_in_two_halves() -> None:
+        with path.open("w") as file:
+            file.write("[server]\nmax_calls = 2\n")
+            file.flush()
+            await trio.sleep(watch.SHRUNK_SECONDS / 3)
+            file.write("max_connections = 2\n")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(write_in_two_halves)
+        await trio.sleep(watch.SHRUNK_SECONDS / 10)
+        outcome = await files.read()
+    assert calls_of(outcome) == 2
+    assert not isinstance(outcome, SettingsError | None)
+    assert outcome.settings.server.max_connections == 2
+
+
 async def test_a_file_that_stays_away_is_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Deleted on purpose: the defaults come back after the time that is given an editor."""
-    monkeypatch.setattr(watch, "GONE_SECONDS", 0.2)
+    monkeypatch.setattr(watch, "SHRUNK_SECONDS", 0.2)
     path = tmp_path / "settings.toml"
     path.write_text(text(1))
     files = SettingsFiles(SettingsOrigin(config_dir=tmp_path, environ={}))

@@ -12,19 +12,28 @@ MAX_LINKS: Final = 40
 
 
 @attrs.frozen
+class _State:
+    inode: tuple[int, int]
+    """With its device."""
+    size: int
+    times_ns: tuple[int, int]
+    """When content and inode were changed."""
+
+
+@attrs.frozen
 class Look:
     """What files looked like at one moment; two that are equal hold the same content."""
 
     paths: tuple[Path, ...]
-    states: tuple[tuple[int, ...] | None, ...]
-    """Device, inode, size and times of each; None for one that is not there."""
+    states: tuple[_State | None, ...]
+    """None for a file that is not there."""
 
     def has_lost(self, earlier: "Look") -> bool:
-        """Whether a file that had content then is gone, or empty."""
-        sizes = dict(zip(self.paths, map(_size, self.states), strict=True))
+        """Whether a file that had content then is gone, empty, or the same one with less in it."""
+        states = dict(zip(self.paths, self.states, strict=True))
         return any(
-            _size(state) and not sizes.get(path)
-            for path, state in zip(earlier.paths, earlier.states, strict=True)
+            _has_lost(before, states.get(path))
+            for path, before in zip(earlier.paths, earlier.states, strict=True)
         )
 
 
@@ -69,16 +78,18 @@ def whereabouts(paths: Iterable[Path]) -> Whereabouts:
     )
 
 
-def _size(state: tuple[int, ...] | None) -> int:
-    return state[2] if state else 0
+def _has_lost(before: _State | None, after: _State | None) -> bool:
+    if before is None or not before.size:
+        return False
+    return after is None or not after.size or (after.inode == before.inode and after.size < before.size)
 
 
-def _state(path: Path) -> tuple[int, ...] | None:
+def _state(path: Path) -> _State | None:
     try:
         stat = path.stat()
     except OSError:
         return None
-    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+    return _State((stat.st_dev, stat.st_ino), stat.st_size, (stat.st_mtime_ns, stat.st_ctime_ns))
 
 
 def _nearest_folder(folder: Path) -> Path:
@@ -87,4 +98,4 @@ def _nearest_folder(folder: Path) -> Path:
 
 def _identity(folder: Path) -> tuple[str, int, int] | None:
     state = _state(folder)
-    return (str(folder), state[0], state[1]) if state else None
+    return (str(folder), *state.inode) if state else None

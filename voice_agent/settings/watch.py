@@ -26,8 +26,9 @@ from voice_agent.settings.origin import SettingsOrigin
 STILL_SECONDS: Final = 50 * MS
 """A file that has not changed for so long is not being written. Longer would be safer for a slow writer, and would
 never come when files change a thousand times a minute."""
-GONE_SECONDS: Final = 2 * SECONDS
-"""A file that is gone or empty is taken for what it is only after so long: an editor may be replacing it."""
+SHRUNK_SECONDS: Final = 1 * SECONDS
+"""A file that is gone, empty, or written in place and shorter than it was must stand still for so long: most likely it is
+being replaced, and its first half may be good settings too."""
 LOOK_SECONDS: Final = 5 * SECONDS
 """How often to look although nothing was told."""
 _GROUP_MS: Final = 100
@@ -60,24 +61,21 @@ class SettingsFiles:
 
         They are read as a whole: if one changes meanwhile, all are read again.
         """
-        lost_at: float | None = None
-        while True:
-            look = await self._look()
-            if look == self._seen and not although_unchanged:
-                return None
-            await trio.sleep(STILL_SECONDS)
-            if await self._look() != look:
-                continue
-            if self._seen is not None and look.has_lost(self._seen):
-                lost_at = trio.current_time() if lost_at is None else lost_at
-                if trio.current_time() < lost_at + GONE_SECONDS:
-                    continue
+        look, since = await self._look(), trio.current_time()
+        while look != self._seen or although_unchanged:
+            has_lost = self._seen is not None and look.has_lost(self._seen)
+            outcome = None
+            if trio.current_time() - since >= (SHRUNK_SECONDS if has_lost else STILL_SECONDS):
+                outcome = await self._in_thread(self._load)
             else:
-                lost_at = None
-            outcome = await self._in_thread(self._load)
-            if await self._look() == look:
+                await trio.sleep(STILL_SECONDS)
+            before, look = look, await self._look()
+            if look != before:
+                since = trio.current_time()
+            elif outcome is not None:
                 self._seen = look
                 return outcome
+        return None
 
     async def watch(self, wake: Callable[[], None]) -> NoReturn:
         """Call ``wake`` whenever the files may have changed: at once, when told so, and every few seconds."""
