@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -149,7 +149,7 @@ def assets() -> Path:
     return encoder.path.parent.parent
 
 
-Connect = Callable[[str], AbstractAsyncContextManager[WebSocketConnection]]
+Connect = Callable[..., AbstractAsyncContextManager[WebSocketConnection]]
 
 
 @pytest.fixture
@@ -157,13 +157,17 @@ def connect() -> Connect:
     """Open a raw client; the library leaves its socket to the garbage collector when the server closes first."""
 
     @asynccontextmanager
-    async def connected(url: str) -> AsyncIterator[WebSocketConnection]:
+    async def connected(
+        url: str, headers: Sequence[tuple[bytes, bytes]] = ()
+    ) -> AsyncIterator[WebSocketConnection]:
         parts = urlsplit(url)
         stream = await trio.open_tcp_stream(parts.hostname or "", parts.port or 80)
         try:
             async with trio.open_nursery() as nursery:
                 resource = parts.path + (f"?{parts.query}" if parts.query else "")
-                connection = await wrap_client_stream(nursery, stream, parts.netloc, resource)
+                connection = await wrap_client_stream(
+                    nursery, stream, parts.netloc, resource, extra_headers=list(headers)
+                )
                 try:
                     yield connection
                 finally:

@@ -106,11 +106,15 @@ async def open_deaf_follower(server: Any, session_id: str) -> trio.SocketStream:
     """Ask for a session's events, and read none of them."""
     stream = await trio.open_tcp_stream("127.0.0.1", server.port)
     stream.socket.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_RCVBUF, 4096)
-    await stream.send_all(f"GET /v1/sessions/{session_id}/events HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    await stream.send_all(
+        f"GET /v1/sessions/{session_id}/events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
+    )
     with trio.fail_after(PATIENCE_SECONDS):
         received = b""
         while b"listening" not in received:
-            received += await stream.receive_some(256)
+            piece = await stream.receive_some(256)
+            assert piece, received
+            received += piece
     return stream
 
 

@@ -97,7 +97,7 @@ def test_who_may_call_is_described_as_it_is_enforced(app: QuartTrio, document: d
                 operation = path[method.lower()]
                 expected = [] if need is None else [{"bearer": [need.value]}, {"api_key": [need.value]}]
                 assert operation["security"] == expected
-                assert ("403" in operation["responses"]) == (need is not None)
+                assert ("401" in operation["responses"]) == (need is not None)
 
 
 def test_what_is_referred_to_exists_and_is_used(document: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ _COMMANDS: Final = {
     "call": ("call_command", "call"),
     "transcribe": ("transcribe_command", "transcribe"),
     "keys": ("keys_command", "keys"),
+    "sessions": ("sessions_command", "sessions_group"),
     "models": ("models_command", "models"),
     "settings": ("settings_command", "settings_group"),
 }

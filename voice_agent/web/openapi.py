@@ -25,13 +25,18 @@ from voice_agent.core.errors import (
 from voice_agent.core.identity import Scope
 from voice_agent.core.problem import NO_TYPE, PROBLEM_TYPE
 from voice_agent.core.request_errors import (
+    AmbiguousCredentialsError,
     BodyTimeoutError,
     BodyTooLargeError,
+    ForbiddenOriginError,
     HeadersTooLargeError,
     MethodNotAllowedError,
     NotFoundError,
+    RateLimitedError,
     RequestError,
     ServerClosingError,
+    TokenKeysUnavailableError,
+    TooManyFailuresError,
     UnavailableError,
 )
 from voice_agent.web.described import JSON, Answer, Operation, described, operation_of
@@ -46,14 +51,24 @@ _AUTOMATIC: Final = frozenset({"HEAD", "OPTIONS"})
 
 _ALWAYS: Final[tuple[type[VoiceAgentError], ...]] = (
     RequestError,
+    AmbiguousCredentialsError,
+    ForbiddenOriginError,
     BodyTimeoutError,
     BodyTooLargeError,
+    RateLimitedError,
     HeadersTooLargeError,
     InternalError,
     UnavailableError,
     ServerClosingError,
 )
 """What a request can be answered with at any address."""
+_BEHIND_A_KEY: Final[tuple[type[VoiceAgentError], ...]] = (
+    UnauthenticatedError,
+    ForbiddenError,
+    TooManyFailuresError,
+    TokenKeysUnavailableError,
+)
+"""What it can be answered with besides, where a scope is needed."""
 
 _PROBLEM: Final = "Problem"
 _SECURITY: Final[dict[str, Schema]] = {
@@ -176,7 +191,7 @@ class _Writer:
         yield from operation.errors
         yield from _ALWAYS
         if need is not None:
-            yield from (UnauthenticatedError, ForbiddenError)
+            yield from _BEHIND_A_KEY
         if has_arguments:
             # What stands in the address may lead nowhere, or to another route.
             yield from (NotFoundError, MethodNotAllowedError)

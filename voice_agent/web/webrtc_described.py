@@ -20,6 +20,7 @@ from voice_agent.core.request_errors import (
     IceRestartUnsupportedError,
     ServerDrainingError,
     ServerFullError,
+    TooManyCallsError,
     UnsupportedContentTypeError,
 )
 from voice_agent.transports.webrtc.signalling import FRAGMENT_TYPE, OFFER_TYPE
@@ -81,6 +82,7 @@ BEGIN: Final = Operation(
         UnsupportedMediaError,
         NoCommonCodecError,
         TooManyCandidatesError,
+        TooManyCallsError,
         ServerFullError,
         ServerDrainingError,
     ),
