@@ -229,6 +229,44 @@ class ForbiddenError(CallerError):
     status = HTTPStatus.FORBIDDEN
 
 
+class ResumeRefusedError(CallerError):
+    """A session can't be resumed; the root of the reasons why."""
+
+    code = "resume_refused"
+    fatal = True
+    close_code = 4404
+
+
+class ResumeUnknownError(ResumeRefusedError):
+    """There is no such session, or it was deleted."""
+
+    code = "resume_unknown"
+
+
+class ResumeTokenWrongError(ResumeRefusedError):
+    """The token is none of the session's."""
+
+    code = "resume_token_wrong"
+
+
+class ResumeTokenUsedError(ResumeRefusedError):
+    """The token was used before; each one resumes once."""
+
+    code = "resume_token_used"
+
+
+class ResumeForeignError(ResumeRefusedError):
+    """The session belongs to another key."""
+
+    code = "resume_foreign"
+
+
+class ResumeExpiredError(ResumeRefusedError):
+    """The session has ended, or the time in which it could be resumed is over."""
+
+    code = "resume_expired"
+
+
 class OperatorError(VoiceAgentError):
     """The server is set up in a way that can't work; the message says what to change."""
 
@@ -251,6 +289,12 @@ class UnsafeBindError(OperatorError):
     """The server would listen beyond loopback without knowing who may call."""
 
     code = "unsafe_bind"
+
+
+class StoreCorruptError(OperatorError):
+    """What a store holds can't be read: damaged, foreign, or of a newer version."""
+
+    code = "store_corrupt"
 
 
 class AddressInUseError(OperatorError):
@@ -277,6 +321,18 @@ class RecognitionFailedError(DependencyError):
     code = "recognition_failed"
 
 
+class StoreUnavailableError(DependencyError):
+    """The store of sessions can't be reached now; what is written waits."""
+
+    code = "store_unavailable"
+
+
+class StoreFullError(DependencyError):
+    """The store has been away for so long that no more can wait for it."""
+
+    code = "store_full"
+
+
 class ServerUnreachableError(DependencyError):
     """A client could not reach the server, or the server refused the call."""
 
@@ -287,3 +343,9 @@ class InternalError(VoiceAgentError):
     """A defect of ours; the log has the trace, the caller gets this code only."""
 
     code = "internal_error"
+
+
+class JournalHoleError(InternalError):
+    """A journal entry was to be written that is not the next one."""
+
+    code = "journal_hole"

@@ -1,0 +1,212 @@
+"""What every store promises."""
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+
+import attrs
+import pytest
+
+from voice_agent.core.errors import (
+    JournalHoleError,
+    ResumeExpiredError,
+    ResumeForeignError,
+    ResumeRefusedError,
+    ResumeTokenUsedError,
+    ResumeTokenWrongError,
+    ResumeUnknownError,
+)
+from voice_agent.core.journal import EntryKind, JournalEntry, RecordState, SessionRecord, transcript_of
+from voice_agent.session.store.protocol import Claim, Outcome, Selection, Store, Write
+
+OpenStore = Callable[[], AbstractAsyncContextManager[Store]]
+MakeRecord = Callable[..., SessionRecord]
+MakeEntry = Callable[..., JournalEntry]
+
+TOKENS = ("token-0", "token-1", "token-2")
+
+CLAIM = Claim(
+    session_id="s1",
+    key_id="k1",
+    tenant="t1",
+    token_sha256=TOKENS[0],
+    new_token_sha256=TOKENS[1],
+    node="n2",
+    now=1_020.0,
+    lease_seconds=10.0,
+)
+
+
+def begin(record: SessionRecord, *entries: JournalEntry) -> Write:
+    return Write(session_id=record.session_id, epoch=record.epoch, entries=entries, record=record)
+
+
+def more(*entries: JournalEntry, session_id: str = "s1", epoch: int = 1) -> Write:
+    return Write(session_id=session_id, epoch=epoch, entries=entries)
+
+
+async def test_what_was_written_is_read(
+    open_store: OpenStore, make_record: MakeRecord, make_entry: MakeEntry
+) -> None:
+    """Record and journal come back as they were, in order, also by parts; a transcript is a fold over them."""
+    record = make_record()
+    entries = [make_entry(n, f"word {n} Straße 東京") for n in range(1, 6)]
+    entries.append(make_entry(6, kind=EntryKind.CLOSED, body={"type": "closed"}))
+    async with open_store() as store:
+        assert await store.write([begin(record, *entries[:2]), more(*entries[2:])]) == [Outcome.ACCEPTED] * 2
+        assert await store.record("s1") == record
+        assert list(await store.journal("s1")) == entries
+        assert list(await store.journal("s1", after=2, limit=2)) == entries[2:4]
+        assert transcript_of(await store.journal("s1")) == tuple(f"word {n} Straße 東京" for n in range(1, 6))
+        assert await store.record("s2") is None
+        assert list(await store.journal("s2")) == []
+        await store.check()
+
+
+async def test_a_write_that_is_sent_again_changes_nothing(
+    open_store: OpenStore, make_record: MakeRecord, make_entry: MakeEntry
+) -> None:
+    """Whose answer got lost may be repeated, also with more behind it: no double."""
+    first, second, third = (make_entry(n) for n in (1, 2, 3))
+    async with open_store() as store:
+        await store.write([begin(make_record(), first, second)])
+        assert await store.write([begin(make_record(), first, second)]) == [Outcome.ACCEPTED]
+        assert await store.write([more(second, third)]) == [Outcome.ACCEPTED]
+        assert list(await store.journal("s1")) == [first, second, third]
+
+
+async def test_a_hole_is_refused_and_nothing_of_the_batch_is_kept(
+    open_store: OpenStore, make_record: MakeRecord, make_entry: MakeEntry
+) -> None:
+    """An entry that is not the next one is a defect, and the whole commit is undone."""
+    async with open_store() as store:
+        await store.write([begin(make_record(), make_entry(1))])
+        with pytest.raises(JournalHoleError):
+            await store.write([more(make_entry(2)), more(make_entry(4))])
+        assert [entry.number for entry in await store.journal("s1")] == [1]
+
+
+async def test_a_good_claim_changes_the_owner_once(
+    open_store: OpenStore, make_record: MakeRecord, make_entry: MakeEntry
+) -> None:
+    """The epoch grows, the token is used up, and the claimer learns where the journal stands."""
+    async with open_store() as store:
+        await store.write([begin(make_record(state=RecordState.DETACHED), make_entry(1), make_entry(2))])
+        claimed = await store.claim(CLAIM)
+        assert (claimed.last_number, claimed.last_seq, claimed.heard_ms) == (2, 6, 2000)
+        assert (claimed.record.epoch, claimed.record.node) == (2, "n2")
+        assert claimed.record.state is RecordState.OPEN
+        assert claimed.record.lease_until == 1_030.0
+        assert await store.record("s1") == claimed.record
+        with pytest.raises(ResumeTokenUsedError):
+            await store.claim(CLAIM)
+        again = await store.claim(attrs.evolve(CLAIM, token_sha256=TOKENS[1], new_token_sha256=TOKENS[2]))
+        assert again.record.epoch == 3
+
+
+async def test_the_old_owner_can_not_write_any_more(
+    open_store: OpenStore, make_record: MakeRecord, make_entry: MakeEntry
+) -> None:
+    """A write of a lower epoch is fenced, entries and record; the others of its batch are not touched by that."""
+    async with open_store() as store:
+        await store.write([begin(make_record(), make_entry(1))])
+        claimed = await store.claim(CLAIM)
+        outcomes = await store.write(
+            [
+                begin(make_record(), make_entry(2, "of the old owner")),
+                more(make_entry(2, "of the new owner"), epoch=2),
+                begin(make_record("s2"), make_entry(1)),
+            ]
+        )
+        assert outcomes == [Outcome.FENCED, Outcome.ACCEPTED, Outcome.ACCEPTED]
+        assert transcript_of(await store.journal("s1")) == ("hello", "of the new owner")
+        assert await store.record("s1") == claimed.record
+
+
+@pytest.mark.parametrize(
+    ("changes", "claimed_as", "error"),
+    [
+        ({}, {"session_id": "s9"}, ResumeUnknownError),
+        ({}, {"token_sha256": "guessed"}, ResumeTokenWrongError),
+        ({"used_tokens": ("old",)}, {"token_sha256": "old"}, ResumeTokenUsedError),
+        ({}, {"key_id": "k2"}, ResumeForeignError),
+        ({}, {"tenant": "t2"}, ResumeForeignError),
+        ({"state": RecordState.ENDED, "ended_at": 1_001.0}, {}, ResumeExpiredError),
+        ({}, {"now": 1_070.1}, ResumeExpiredError),
+    ],
+)
+async def test_a_bad_claim_is_refused_and_changes_nothing(
+    open_store: OpenStore,
+    make_record: MakeRecord,
+    changes: dict[str, object],
+    claimed_as: dict[str, object],
+    error: type[ResumeRefusedError],
+) -> None:
+    """Each reason has an error of its own, and the record stays as it was."""
+    record = make_record(**changes)
+    async with open_store() as store:
+        await store.write([begin(record)])
+        with pytest.raises(error):
+            await store.claim(attrs.evolve(CLAIM, **claimed_as))
+        assert await store.record("s1") == record
+
+
+async def test_sessions_are_listed_the_newest_first_page_by_page(
+    open_store: OpenStore, make_record: MakeRecord
+) -> None:
+    """Every session once, filtered by tenant, key and state."""
+    records = [make_record(f"s{n}", opened_at=1_000.0 + n, tenant=f"t{n % 2}") for n in range(7)]
+    async with open_store() as store:
+        await store.write([begin(record) for record in records])
+        found: list[SessionRecord] = []
+        cursor = None
+        while True:
+            page = await store.select(Selection(), cursor=cursor, limit=3)
+            found += page.records
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+        assert found == records[::-1]
+        only = await store.select(Selection(tenant="t1", key_id="k1", state=RecordState.OPEN))
+        assert [record.session_id for record in only.records] == ["s5", "s3", "s1"]
+        assert (await store.select(Selection(key_id="k2"))).records == ()
+
+
+async def test_deleted_is_deleted(
+    open_store: OpenStore, make_record: MakeRecord, make_entry: MakeEntry
+) -> None:
+    """Record and journal are gone, for the owner too, whose next write doesn't bring them back."""
+    async with open_store() as store:
+        await store.write([begin(make_record(), make_entry(1))])
+        assert await store.delete("s1")
+        assert not await store.delete("s1")
+        assert await store.record("s1") is None
+        assert list(await store.journal("s1")) == []
+        assert await store.write([more(make_entry(2))]) == [Outcome.FENCED]
+        assert list(await store.journal("s1")) == []
+
+
+async def test_what_has_expired_is_found(open_store: OpenStore, make_record: MakeRecord) -> None:
+    """Those that ended long ago, and those that nobody has owned for long; not the others."""
+    async with open_store() as store:
+        await store.write(
+            [
+                begin(make_record("ended", state=RecordState.ENDED, ended_at=2_000.0)),
+                begin(make_record("ended late", state=RecordState.ENDED, ended_at=5_000.0)),
+                begin(make_record("abandoned", updated_at=2_000.0, lease_until=2_000.0)),
+                begin(make_record("owned", updated_at=2_000.0, lease_until=9_000.0)),
+            ]
+        )
+        found = await store.expired(ended_before=3_000.0, gone_before=3_000.0, limit=10)
+        assert {record.session_id for record in found} == {"ended", "abandoned"}
+        assert len(await store.expired(ended_before=3_000.0, gone_before=3_000.0, limit=1)) == 1
+
+
+async def test_it_is_still_there_after_the_store_was_closed(
+    open_store: OpenStore, make_record: MakeRecord, make_entry: MakeEntry
+) -> None:
+    """What was accepted is read by who opens it next."""
+    async with open_store() as store:
+        await store.write([begin(make_record(), make_entry(1))])
+    async with open_store() as store:
+        assert await store.record("s1") == make_record()
+        assert transcript_of(await store.journal("s1")) == ("hello",)

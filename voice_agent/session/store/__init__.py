@@ -1,0 +1,1 @@
+"""Where sessions are kept: one protocol, several stores, and the one task that writes."""

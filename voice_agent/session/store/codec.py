@@ -1,0 +1,62 @@
+"""Records and entries as JSON, both ways; readers take the present version and the one before."""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import cattrs
+
+from voice_agent.core.errors import StoreCorruptError
+from voice_agent.core.journal import RECORD_VERSION, JournalEntry, SessionRecord
+
+_converter: Final = cattrs.Converter(forbid_extra_keys=True)
+
+Fields = dict[str, Any]
+
+
+def _from_version_0(fields: Fields) -> Fields:
+    """Version 0 called the wire ``transport`` and knew no agent."""
+    upgraded = {**fields, "version": 1, "wire": fields["transport"], "agent": "none"}
+    del upgraded["transport"]
+    return upgraded
+
+
+UPGRADES: Final[Mapping[int, Callable[[Fields], Fields]]] = {0: _from_version_0}
+"""From each version that is still read to the next one."""
+
+
+def dump_record(record: SessionRecord) -> str:
+    """Write a record."""
+    return json.dumps(_converter.unstructure(record), separators=(",", ":"), ensure_ascii=False)
+
+
+def load_record(text: str | bytes) -> SessionRecord:
+    """Read a record.
+
+    Raises:
+        StoreCorruptError: it is no record, or of a version that is not known here.
+    """
+    try:
+        fields: Fields = json.loads(text)
+        while (version := fields.get("version", 0)) != RECORD_VERSION:
+            fields = UPGRADES[version](fields)
+        return _converter.structure(fields, SessionRecord)
+    except Exception as error:  # cattrs and json raise what the text provokes
+        raise StoreCorruptError(f"a session's record can't be read ({type(error).__name__})") from error
+
+
+def dump_entry(entry: JournalEntry) -> str:
+    """Write an entry."""
+    return json.dumps(_converter.unstructure(entry), separators=(",", ":"), ensure_ascii=False)
+
+
+def load_entry(text: str | bytes) -> JournalEntry:
+    """Read an entry.
+
+    Raises:
+        StoreCorruptError: it is none.
+    """
+    try:
+        return _converter.structure(json.loads(text), JournalEntry)
+    except Exception as error:  # cattrs and json raise what the text provokes
+        raise StoreCorruptError(f"a journal entry can't be read ({type(error).__name__})") from error

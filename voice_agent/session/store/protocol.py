@@ -1,0 +1,128 @@
+"""Store: keeps records and journals. Every store passes the same tests, and differs in what it survives."""
+
+from collections.abc import Sequence
+from enum import Enum, auto
+from typing import Protocol
+
+import attrs
+
+from voice_agent.core.journal import JournalEntry, RecordState, SessionRecord
+
+
+class Outcome(Enum):
+    """What became of a write."""
+
+    ACCEPTED = auto()
+    """It is kept: a crash of this process doesn't undo it."""
+    FENCED = auto()
+    """Somebody else owns the session by now; nothing was written."""
+
+
+@attrs.frozen(kw_only=True)
+class Write:
+    """One session's part of a commit: all of it is kept, or nothing.
+
+    ``record`` replaces the session's record, or begins the session where there is none. Entries that are kept already
+    are passed over, so that a write whose outcome got lost can be sent again.
+    """
+
+    session_id: str
+    epoch: int
+    entries: tuple[JournalEntry, ...] = ()
+    record: SessionRecord | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Claimed:
+    """A session that has a new owner: its record as it is now, and the last number and position of its journal."""
+
+    record: SessionRecord
+    last_number: int
+    last_seq: int
+    heard_ms: int
+
+
+@attrs.frozen(kw_only=True)
+class Claim:
+    """Who wants to own a session, and by what right. ``now`` is Unix time."""
+
+    session_id: str
+    key_id: str
+    tenant: str
+    token_sha256: str = attrs.field(repr=False)
+    new_token_sha256: str = attrs.field(repr=False)
+    node: str
+    now: float
+    lease_seconds: float
+
+
+@attrs.frozen(kw_only=True)
+class Selection:
+    """Which sessions are asked for; None doesn't restrict."""
+
+    tenant: str | None = None
+    key_id: str | None = None
+    state: RecordState | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Page:
+    """Some records, the newest first, and where to go on; None after the last."""
+
+    records: tuple[SessionRecord, ...]
+    next_cursor: str | None
+
+
+def cursor_of(record: SessionRecord) -> str:
+    """Return where a record stands among all: by its beginning, then by its id; grows with time."""
+    return f"{record.opened_at:020.6f}:{record.session_id}"
+
+
+class Store(Protocol):
+    """Keeps sessions.
+
+    Every method may raise :class:`StoreUnavailableError`: it could not be done now, and may or may not have been done;
+    it is safe to do it again. Cancelling a method leaves the store as it was, or as it would have become.
+    """
+
+    async def write(self, batch: Sequence[Write]) -> Sequence[Outcome]:
+        """Commit a batch in one go, in order; return an outcome for each.
+
+        Raises:
+            JournalHoleError: an entry's number is not the next one; a defect of the writer, nothing was written.
+        """
+        ...
+
+    async def claim(self, claim: Claim) -> Claimed:
+        """Give a session another owner, if the claim is good: the epoch grows, the token is used up.
+
+        Raises:
+            ResumeRefusedError: one of its kinds says why not.
+        """
+        ...
+
+    async def record(self, session_id: str) -> SessionRecord | None:
+        """Return a session's record."""
+        ...
+
+    async def journal(self, session_id: str, *, after: int = 0, limit: int = 1000) -> Sequence[JournalEntry]:
+        """Return entries in order, those numbered above ``after``."""
+        ...
+
+    async def select(self, selection: Selection, *, cursor: str | None = None, limit: int = 100) -> Page:
+        """Return records, the newest first."""
+        ...
+
+    async def delete(self, session_id: str) -> bool:
+        """Remove a session and all of its journal for good; whether there was one."""
+        ...
+
+    async def expired(
+        self, *, ended_before: float, gone_before: float, limit: int
+    ) -> Sequence[SessionRecord]:
+        """Return sessions that ended before a time, and those that nobody has owned or resumed since another."""
+        ...
+
+    async def check(self) -> None:
+        """Write and read something small, for readiness."""
+        ...

@@ -1,0 +1,312 @@
+"""SqliteStore: keeps sessions in one file on this machine; the default of a server that stands alone.
+
+Write-ahead logging, so that readers never wait for the writer (https://www.sqlite.org/wal.html), and one commit for a
+whole batch. ``synchronous=FULL`` puts each commit on the disk before it counts; ``NORMAL`` leaves the last ones to the
+operating system, which survives a killed process but not a power cut.
+"""
+
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, Literal, TypeVar
+
+import trio
+
+from voice_agent.core.errors import JournalHoleError, StoreCorruptError, StoreUnavailableError
+from voice_agent.core.journal import JournalEntry, RecordState, SessionRecord
+from voice_agent.core.units import SECONDS
+from voice_agent.session.store.codec import dump_entry, dump_record, load_entry, load_record
+from voice_agent.session.store.ownership import judge
+from voice_agent.session.store.protocol import (
+    Claim,
+    Claimed,
+    Outcome,
+    Page,
+    Selection,
+    Write,
+    cursor_of,
+)
+
+BUSY_TIMEOUT_SECONDS: Final = 2 * SECONDS
+"""Another process that holds the file, a backup for instance, is waited for so long."""
+CHECKPOINT_PAGES: Final = 1000
+
+MIGRATIONS: Final = (
+    """
+    CREATE TABLE sessions(
+        id TEXT PRIMARY KEY, place TEXT NOT NULL UNIQUE, tenant TEXT NOT NULL, key_id TEXT NOT NULL,
+        state TEXT NOT NULL, epoch INTEGER NOT NULL, last_number INTEGER NOT NULL, last_seq INTEGER NOT NULL,
+        heard_ms INTEGER NOT NULL, gone_at REAL NOT NULL, record TEXT NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX sessions_gone ON sessions(gone_at);
+    CREATE TABLE entries(
+        session_id TEXT NOT NULL, number INTEGER NOT NULL, entry TEXT NOT NULL, PRIMARY KEY(session_id, number)
+    ) WITHOUT ROWID;
+    """,
+)
+"""From each version of the file to the next one; ``user_version`` says how many have been done."""
+
+_Result = TypeVar("_Result")
+Synchronous = Literal["full", "normal"]
+
+
+class SqliteStore:
+    """A :class:`~voice_agent.session.store.protocol.Store`; use :func:`open_sqlite_store` to get one.
+
+    One thread at a time writes, another one reads; SQLite's own locks are only met by other processes.
+    """
+
+    def __init__(self, path: Path, synchronous: Synchronous) -> None:
+        self._path = path
+        self._writer = _connect(path, synchronous)
+        _migrate(self._writer)
+        self._reader = _connect(path, synchronous)
+        self._one_writer = trio.CapacityLimiter(1)
+        self._one_reader = trio.CapacityLimiter(1)
+
+    async def write(self, batch: Sequence[Write]) -> Sequence[Outcome]:
+        """As the protocol says."""
+        return await self._change(partial(_write, batch=batch))
+
+    async def claim(self, claim: Claim) -> Claimed:
+        """As the protocol says."""
+        return await self._change(partial(_claim, claim=claim))
+
+    async def delete(self, session_id: str) -> bool:
+        """As the protocol says."""
+        return await self._change(partial(_delete, session_id=session_id))
+
+    async def record(self, session_id: str) -> SessionRecord | None:
+        """As the protocol says."""
+        return await self._look(partial(_record, session_id=session_id))
+
+    async def journal(self, session_id: str, *, after: int = 0, limit: int = 1000) -> Sequence[JournalEntry]:
+        """As the protocol says."""
+        return await self._look(partial(_journal, session_id=session_id, after=after, limit=limit))
+
+    async def select(self, selection: Selection, *, cursor: str | None = None, limit: int = 100) -> Page:
+        """As the protocol says."""
+        return await self._look(partial(_select, selection=selection, cursor=cursor, limit=limit))
+
+    async def expired(
+        self, *, ended_before: float, gone_before: float, limit: int
+    ) -> Sequence[SessionRecord]:
+        """As the protocol says."""
+        return await self._look(
+            partial(_expired, ended_before=ended_before, gone_before=gone_before, limit=limit)
+        )
+
+    async def check(self) -> None:
+        """Begin and end a write, and read."""
+        await self._change(_nothing)
+        await self._look(_nothing)
+
+    def close(self) -> None:
+        """Close the file; what was committed is in it."""
+        self._reader.close()
+        self._writer.close()
+
+    async def _change(self, job: Callable[[sqlite3.Connection], _Result]) -> _Result:
+        return await trio.to_thread.run_sync(
+            _in_transaction, self._path, self._writer, job, limiter=self._one_writer
+        )
+
+    async def _look(self, job: Callable[[sqlite3.Connection], _Result]) -> _Result:
+        return await trio.to_thread.run_sync(
+            _translated, self._path, self._reader, job, limiter=self._one_reader
+        )
+
+
+@asynccontextmanager
+async def open_sqlite_store(path: Path, *, synchronous: Synchronous = "full") -> AsyncIterator[SqliteStore]:
+    """Open the file, made anew where there is none, checked where there is one; close it behind the block.
+
+    Raises:
+        StoreCorruptError: the file is damaged, is no database, or was written by a newer version.
+        StoreUnavailableError: it can't be opened or made.
+    """
+    store = await trio.to_thread.run_sync(SqliteStore, path, synchronous)
+    try:
+        yield store
+    finally:
+        with trio.CancelScope(shield=True):
+            # Closing moves the log into the file; bounded by CHECKPOINT_PAGES.
+            await trio.to_thread.run_sync(store.close)
+
+
+def _connect(path: Path, synchronous: Synchronous) -> sqlite3.Connection:
+    with _translating(path):
+        connection = sqlite3.connect(
+            path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute(f"PRAGMA synchronous={synchronous.upper()}")
+            connection.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    with _translating(None):
+        [found] = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if found != "ok":
+            raise StoreCorruptError(f"the store's file is damaged: {found}; restore it, or move it away")
+        [version] = connection.execute("PRAGMA user_version").fetchone()
+        if version > len(MIGRATIONS):
+            raise StoreCorruptError(
+                f"the store's file has version {version}; this program knows {len(MIGRATIONS)} and no later one"
+            )
+        for number, script in enumerate(MIGRATIONS[version:], version + 1):
+            connection.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version={number}; COMMIT;")
+
+
+@contextmanager
+def _translating(path: Path | None) -> Iterator[None]:
+    """Turn SQLite's errors into ours: what can pass is unavailable, what can't is corrupt."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise StoreUnavailableError(f"the store's file {path or ''} can't be used now: {error}") from error
+    except sqlite3.DatabaseError as error:
+        raise StoreCorruptError(f"the store's file {path or ''} is no usable database: {error}") from error
+
+
+def _translated(
+    path: Path, connection: sqlite3.Connection, job: Callable[[sqlite3.Connection], _Result]
+) -> _Result:
+    with _translating(path):
+        return job(connection)
+
+
+def _in_transaction(
+    path: Path, connection: sqlite3.Connection, job: Callable[[sqlite3.Connection], _Result]
+) -> _Result:
+    with _translating(path):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            result = job(connection)
+            connection.execute("COMMIT")
+        except BaseException:
+            # A full disk rolls back by itself.
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+        return result
+
+
+def _write(connection: sqlite3.Connection, batch: Sequence[Write]) -> list[Outcome]:
+    return [_write_one(connection, write) for write in batch]
+
+
+def _write_one(connection: sqlite3.Connection, write: Write) -> Outcome:
+    row = connection.execute(
+        "SELECT epoch, last_number, last_seq, heard_ms, record FROM sessions WHERE id = ?",
+        (write.session_id,),
+    ).fetchone()
+    if row is None and write.record is None:
+        return Outcome.FENCED  # it was deleted
+    epoch, last_number, last_seq, heard_ms, text = row or (0, 0, 0, 0, "")
+    if epoch > write.epoch:
+        return Outcome.FENCED
+    for entry in write.entries:
+        if entry.number <= last_number:
+            continue
+        if entry.number != last_number + 1:
+            raise JournalHoleError(f"entry {entry.number} came where {last_number + 1} was expected")
+        connection.execute(
+            "INSERT INTO entries VALUES (?, ?, ?)", (write.session_id, entry.number, dump_entry(entry))
+        )
+        last_number, last_seq, heard_ms = entry.number, entry.seq, entry.heard_ms
+    _put(connection, write.record or load_record(text), last_number, last_seq, heard_ms)
+    return Outcome.ACCEPTED
+
+
+def _put(
+    connection: sqlite3.Connection, record: SessionRecord, last_number: int, last_seq: int, heard_ms: int
+) -> None:
+    connection.execute(
+        "INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            record.session_id,
+            cursor_of(record),
+            record.tenant,
+            record.key_id,
+            record.state.value,
+            record.epoch,
+            last_number,
+            last_seq,
+            heard_ms,
+            record.ended_at if record.ended_at is not None else record.resumable_until,
+            dump_record(record),
+        ),
+    )
+
+
+def _claim(connection: sqlite3.Connection, claim: Claim) -> Claimed:
+    row = connection.execute(
+        "SELECT last_number, last_seq, heard_ms, record FROM sessions WHERE id = ?", (claim.session_id,)
+    ).fetchone()
+    record = judge(claim, None if row is None else load_record(row[3]))
+    last_number, last_seq, heard_ms, _ = row
+    _put(connection, record, last_number, last_seq, heard_ms)
+    return Claimed(record=record, last_number=last_number, last_seq=last_seq, heard_ms=heard_ms)
+
+
+def _delete(connection: sqlite3.Connection, session_id: str) -> bool:
+    connection.execute("DELETE FROM entries WHERE session_id = ?", (session_id,))
+    return connection.execute("DELETE FROM sessions WHERE id = ?", (session_id,)).rowcount > 0
+
+
+def _record(connection: sqlite3.Connection, session_id: str) -> SessionRecord | None:
+    row = connection.execute("SELECT record FROM sessions WHERE id = ?", (session_id,)).fetchone()
+    return None if row is None else load_record(row[0])
+
+
+def _journal(
+    connection: sqlite3.Connection, session_id: str, after: int, limit: int
+) -> tuple[JournalEntry, ...]:
+    rows = connection.execute(
+        "SELECT entry FROM entries WHERE session_id = ? AND number > ? ORDER BY number LIMIT ?",
+        (session_id, after, limit),
+    )
+    return tuple(load_entry(text) for (text,) in rows)
+
+
+def _select(connection: sqlite3.Connection, selection: Selection, cursor: str | None, limit: int) -> Page:
+    wanted: list[tuple[str, Any]] = [
+        (condition, value)
+        for condition, value in (
+            ("tenant = ?", selection.tenant),
+            ("key_id = ?", selection.key_id),
+            ("state = ?", selection.state),
+            ("place < ?", cursor),
+        )
+        if value is not None
+    ]
+    where = " AND ".join(condition for condition, _ in wanted) or "TRUE"
+    rows = connection.execute(
+        f"SELECT record FROM sessions WHERE {where} ORDER BY place DESC LIMIT ?",  # noqa: S608 (fixed conditions)
+        (*(value for _, value in wanted), limit + 1),
+    ).fetchall()
+    records = tuple(load_record(text) for (text,) in rows)
+    page = records[:limit]
+    return Page(records=page, next_cursor=cursor_of(page[-1]) if len(records) > limit else None)
+
+
+def _expired(
+    connection: sqlite3.Connection, ended_before: float, gone_before: float, limit: int
+) -> tuple[SessionRecord, ...]:
+    rows = connection.execute(
+        "SELECT record FROM sessions WHERE (state = ? AND gone_at < ?) OR (state <> ? AND gone_at < ?) LIMIT ?",
+        (RecordState.ENDED, ended_before, RecordState.ENDED, gone_before, limit),
+    )
+    return tuple(load_record(text) for (text,) in rows)
+
+
+def _nothing(connection: sqlite3.Connection) -> None:
+    connection.execute("SELECT count(*) FROM sessions WHERE id = ''").fetchone()
