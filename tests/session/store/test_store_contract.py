@@ -74,14 +74,14 @@ async def test_a_write_that_is_sent_again_changes_nothing(
         assert list(await store.journal("s1")) == [first, second, third]
 
 
-async def test_a_hole_is_refused_and_nothing_of_the_batch_is_kept(
+async def test_a_hole_is_refused_and_nothing_of_the_write_is_kept(
     open_store: OpenStore, make_record: MakeRecord, make_entry: MakeEntry
 ) -> None:
-    """An entry that is not the next one is a defect, and the whole commit is undone."""
+    """An entry that is not the next one is a defect, and what came with it is not kept either."""
     async with open_store() as store:
         await store.write([begin(make_record(), make_entry(1))])
         with pytest.raises(JournalHoleError):
-            await store.write([more(make_entry(2)), more(make_entry(4))])
+            await store.write([more(make_entry(2), make_entry(4))])
         assert [entry.number for entry in await store.journal("s1")] == [1]
 
 

@@ -88,7 +88,7 @@ class MemoryStore:
         """As the protocol says."""
         await trio.lowlevel.checkpoint()
         found = sorted(
-            (kept.record for kept in self._sessions.values() if _matches(selection, kept.record)),
+            (kept.record for kept in self._sessions.values() if matches(selection, kept.record)),
             key=cursor_of,
             reverse=True,
         )
@@ -126,7 +126,8 @@ def is_expired(record: SessionRecord, *, ended_before: float, gone_before: float
     return record.resumable_until < gone_before
 
 
-def _matches(selection: Selection, record: SessionRecord) -> bool:
+def matches(selection: Selection, record: SessionRecord) -> bool:
+    """Whether the record is one of those asked for."""
     return (
         selection.tenant in {None, record.tenant}
         and selection.key_id in {None, record.key_id}

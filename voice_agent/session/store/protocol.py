@@ -86,10 +86,10 @@ class Store(Protocol):
     """
 
     async def write(self, batch: Sequence[Write]) -> Sequence[Outcome]:
-        """Commit a batch in one go, in order; return an outcome for each.
+        """Commit a batch in one go; return an outcome for each. A session's writes keep their order.
 
         Raises:
-            JournalHoleError: an entry's number is not the next one; a defect of the writer, nothing was written.
+            JournalHoleError: an entry's number is not the next one; a defect of the writer, and that write is not kept.
         """
         ...
 
