@@ -47,6 +47,13 @@ ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs" / "protocol.md").read_text()
 
 NEVER_ON_THE_WIRE = {
+    # Sessions are kept, but can't be resumed yet.
+    errors.ResumeRefusedError,
+    errors.ResumeUnknownError,
+    errors.ResumeTokenWrongError,
+    errors.ResumeTokenUsedError,
+    errors.ResumeForeignError,
+    errors.ResumeExpiredError,
     errors.UnauthenticatedError,
     errors.ForbiddenError,
     # These are HTTP answers to a WebRTC offer, which docs/webrtc.md lists.

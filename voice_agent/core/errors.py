@@ -330,7 +330,7 @@ class StoreUnavailableError(DependencyError):
 class StoreFullError(DependencyError):
     """The store has been away for so long that no more can wait for it."""
 
-    code = "store_full"
+    code = "journal_full"
 
 
 class ServerUnreachableError(DependencyError):

@@ -90,9 +90,10 @@ class SpeechStopped(_Stamped):
 
 @attrs.frozen(kw_only=True)
 class Transcript(_Stamped):
-    """A partial or a final."""
+    """A partial or a final; ``is_stored`` is False when a store is configured and has not taken the final yet."""
 
     result: TranscriptResult
+    is_stored: bool = True
 
 
 @attrs.frozen(kw_only=True)
@@ -102,6 +103,7 @@ class Notice(_Stamped):
     code: str
     message: str
     detail: dict[str, Any] = attrs.field(factory=dict)
+    is_stored: bool = True
 
 
 @attrs.frozen(kw_only=True)
@@ -128,6 +130,7 @@ class SessionClosed(_Stamped):
     """The last event of every session."""
 
     record: CloseRecord
+    is_stored: bool = True
 
 
 SessionEvent = (

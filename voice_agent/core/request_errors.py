@@ -192,6 +192,12 @@ class ServerFullError(UnavailableError):
     code = "full"
 
 
+class StoreAwayError(UnavailableError):
+    """The store has been away for so long that no new session could be kept."""
+
+    code = "store_full"
+
+
 class ServerOverloadedError(UnavailableError):
     """Another call would spoil the running ones."""
 

@@ -14,12 +14,18 @@ from voice_agent.core.commands import CallOptions
 from voice_agent.core.events import CloseRecord
 from voice_agent.core.identity import Identity
 from voice_agent.core.identity import Scope as AccessScope
-from voice_agent.core.request_errors import ServerDrainingError, ServerFullError, UnavailableError
+from voice_agent.core.request_errors import (
+    ServerDrainingError,
+    ServerFullError,
+    StoreAwayError,
+    UnavailableError,
+)
 from voice_agent.core.transport import Transport, Wire
 from voice_agent.session.call_limits import CallLimits
 from voice_agent.session.open import open_session
 from voice_agent.session.registry import CallRegistry, Place
 from voice_agent.session.services import Services
+from voice_agent.session.store.writer import StoreState
 from voice_agent.settings.current import SCOPE_KEY, CurrentSettings, InForce
 from voice_agent.transports.message_rate import MessageRate
 from voice_agent.transports.websocket.endpoint import (
@@ -96,6 +102,9 @@ class CallDesk:
             return _come_again(ServerDrainingError("The server is shutting down and takes no new calls."))
         if self.registry.is_full:
             return _come_again(ServerFullError("The server has as many calls as it takes; try again soon."))
+        storage = self.services.storage
+        if storage is not None and storage.writer.state is StoreState.FULL:
+            return _come_again(StoreAwayError("No new session can be kept at the moment; try again soon."))
         if self.limiter is None or (holder := self.limiter.holder(caller)) is None:
             return None
         return self.limiter.has_too_many(caller, self.registry.held_by(holder))

@@ -20,6 +20,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import cast
 
+import attrs
 import trio
 
 from voice_agent.access.anonymous import check_bind
@@ -43,6 +44,7 @@ from voice_agent.server.readiness_checks import add_checks
 from voice_agent.server.reload import SettingsReload
 from voice_agent.server.signals import OBEYED_SIGNALS, obey_signals
 from voice_agent.server.stopping import LAST_RESORT_SECONDS, Stopping
+from voice_agent.server.storage import open_storage
 from voice_agent.server.systemd import ServiceManager
 from voice_agent.server.tls import ServerTls, open_tls
 from voice_agent.server.webrtc_calls import open_webrtc_calls
@@ -126,7 +128,8 @@ async def _open_server(
     metrics.tasks.set_function(lambda: trio.lowlevel.current_statistics().tasks_living)
     metrics.threads.set_function(count_threads)
     lag = LoopLag(metrics.loop_lag_seconds.observe)
-    async with open_services(settings, metrics=metrics) as services:
+    async with open_storage(current, metrics) as stored, open_services(settings, metrics=metrics) as opened:
+        services = attrs.evolve(opened, storage=None if stored is None else stored.storage)
         services.supervisor.start_soon(lag.probe, name="loop lag")
         registry = CallRegistry(lambda: current.now.server.max_calls)
         limiter = Limiter(current, on_hit=lambda limit: metrics.limit_hits_total.labels(limit).inc())

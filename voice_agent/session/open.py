@@ -15,6 +15,7 @@ from voice_agent.observability.metrics import NO_STAGE
 from voice_agent.session.body_error import BodyError
 from voice_agent.session.call_limits import CallLimits
 from voice_agent.session.close_watch import Surroundings
+from voice_agent.session.keeping import Keeping
 from voice_agent.session.services import Services
 from voice_agent.session.session import Session
 from voice_agent.session.task_tree import CallRoot
@@ -37,6 +38,7 @@ async def open_session(
 
     With a ``transport`` the call lives by itself: audio and commands come from it, events go to it, and leaving the
     block waits for the call's end. Without one the block feeds the session; leaving it finishes the session.
+    What such a caller is told is kept first, where ``services`` have a storage.
     ``identity`` is who calls; its key id stands in each log line. ``wire`` is how.
     ``limits`` hold what comes over the transport; a program that calls itself has none.
     What the block raises cancels the call and is raised as it is. A crash inside the call is not raised here: it is
@@ -55,6 +57,15 @@ async def open_session(
     """
     measured = transport if isinstance(transport, MeasuresNetwork) else None
     session = Session(services, session_id, identity, measured, wire, limits)
+    if services.storage is not None and transport is not None:
+        session.keeping = Keeping(
+            services.storage,
+            session_id=session.id,
+            identity=identity,
+            wire=wire,
+            settings_version=session.settings_version,
+            max_seconds=services.settings.session.max_duration_seconds,
+        )
     metrics = services.metrics
     root = CallRoot.here()
     body = BodyError()

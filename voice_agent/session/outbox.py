@@ -35,6 +35,7 @@ class Outbox:
         self._is_closed = False
         self._last: deque[SessionEvent] = deque()
         self._seq = 0
+        self._stamped_last: set[int] = set()
         self._on_stamped = on_stamped
         self._on_wait = on_wait
 
@@ -60,10 +61,21 @@ class Outbox:
             self._last.extend(last)
             self._send.close()
 
-    def take_last(self) -> Iterator[SessionEvent]:
-        """Take the events of the close that were not read, stamped, past everything that still waits."""
+    def take_rest(self) -> Iterator[SessionEvent]:
+        """Take without waiting what was not read, stamped; behind everything that waited, the events of the close."""
+        while True:
+            try:
+                event, _ = self._receive.receive_nowait()
+            except (trio.WouldBlock, trio.EndOfChannel):
+                break
+            yield self.stamp(event)
         while self._last:
+            self._stamped_last.add(self._seq + 1)
             yield self.stamp(self._last.popleft())
+
+    def is_last(self, event: SessionEvent) -> bool:
+        """Whether the event is one of the close, and was taken from the rest."""
+        return event.seq in self._stamped_last
 
     def stamp(self, event: SessionEvent) -> SessionEvent:
         """Return the event with the next sequence number; for what leaves outside the queue, at the very end."""

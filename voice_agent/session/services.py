@@ -8,6 +8,7 @@ import trio
 from voice_agent.core.events import CloseRecord
 from voice_agent.core.transcripts import TranscriptResult
 from voice_agent.observability.metrics import Metrics
+from voice_agent.session.keeping import Storage
 from voice_agent.settings.schema import Settings
 from voice_agent.speech.engine import Engine, VoiceActivity
 
@@ -22,7 +23,7 @@ class Services:
 
     ``supervisor`` is a nursery that outlives every call; the close watchdog lives there, so that it goes on
     watching when a call's own tasks misbehave. ``on_close`` is given each call's close record and finals.
-    ``settings_version`` counts the replacements of the settings.
+    ``settings_version`` counts the replacements of the settings. ``storage`` keeps what callers are told; None keeps nothing.
     """
 
     settings: Settings
@@ -31,4 +32,5 @@ class Services:
     voice_activity: VoiceActivity
     metrics: Metrics
     supervisor: trio.Nursery
+    storage: Storage | None = None
     on_close: Callable[[CloseRecord, Sequence[TranscriptResult]], None] = _forget

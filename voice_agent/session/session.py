@@ -4,7 +4,7 @@ import math
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
 import attrs
@@ -48,6 +48,9 @@ from voice_agent.session.stages import Stages
 from voice_agent.session.tap import EventTap
 from voice_agent.session.time_limits import watch_duration, watch_idle
 from voice_agent.session.transcribing import Transcribing
+
+if TYPE_CHECKING:
+    from voice_agent.session.keeping import Keeping
 
 PROTOCOL_VERSION: Final = 1
 WAITING_UTTERANCES: Final = 4
@@ -113,6 +116,8 @@ class Session:
         self._stages = Stages()
         self.surroundings: Surroundings | None = None
         """What is around the call, for its close watch."""
+        self.keeping: Keeping | None = None
+        """Keeps what the caller is told, before it is told."""
         self._network = None if network is None else NetworkMeter(network, services.metrics)
         self._next_position = 0
         self._rate = 0
@@ -374,15 +379,18 @@ class Session:
         """Tell the caller every event; when the caller is gone, let the events go, so that nobody waits for them."""
         with self._send_scope:
             async for event in self._outbox:
+                kept = event if self.keeping is None else await self.keeping.keep(event)
                 if self._is_caller_reachable:
-                    await self._tell_caller(transport, event)
+                    await self._tell_caller(transport, kept)
 
     async def let_go(self, transport: Transport, record: CloseRecord) -> None:
         """Tell the caller how it ended, if that was cut short, and close the connection."""
         try:
-            for event in self._outbox.take_last():
-                if self._is_caller_reachable:
-                    await self._tell_caller(transport, event)
+            for event in self._outbox.take_rest():
+                # What the caller was too slow to read is kept, though not told any more; the last events are both.
+                kept = event if self.keeping is None else await self.keeping.keep(event)
+                if self._is_caller_reachable and self._outbox.is_last(event):
+                    await self._tell_caller(transport, kept)
             if self._is_caller_reachable and not self._is_end_told:
                 last = SessionClosed(record=record, position_ms=self.position_ms)
                 await self._tell_caller(transport, self._outbox.stamp(last))

@@ -39,6 +39,13 @@ RULES: Final[tuple[Rule[Settings], ...]] = (
         "server.tls_certificate_file and server.tls_key_file need each other",
     ),
     Rule(
+        ("store.kind", "store.redis_url"),
+        lambda settings: (
+            (settings.store.kind == "redis") <= settings.store.redis_url.startswith(("redis://", "rediss://"))
+        ),
+        'store.kind = "redis" needs store.redis_url, as redis://host:6379/0 or rediss:// with TLS',
+    ),
+    Rule(
         ("access.allowed_origins",),
         lambda settings: are_origins(settings.access.allowed_origins),
         "access.allowed_origins must be exact origins as https://app.example.org:8443, separated by commas; * and null "

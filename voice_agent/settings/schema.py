@@ -13,6 +13,7 @@ from voice_agent.settings.sections.logging import LoggingSettings
 from voice_agent.settings.sections.readiness import ReadinessSettings
 from voice_agent.settings.sections.server import ServerSettings
 from voice_agent.settings.sections.session import SessionSettings
+from voice_agent.settings.sections.store import StoreSettings
 from voice_agent.settings.sections.webrtc import WebRtcSettings
 from voice_agent.settings.sections.websocket import WebSocketSettings
 
@@ -26,6 +27,7 @@ __all__ = [
     "ServerSettings",
     "SessionSettings",
     "Settings",
+    "StoreSettings",
     "VadSettings",
     "WebRtcSettings",
     "WebSocketSettings",
@@ -45,5 +47,6 @@ class Settings:
     audio: AudioSettings = attrs.field(factory=AudioSettings)
     vad: VadSettings = attrs.field(factory=VadSettings)
     recogniser: RecogniserSettings = attrs.field(factory=RecogniserSettings)
+    store: StoreSettings = attrs.field(factory=StoreSettings)
     logging: LoggingSettings = attrs.field(factory=LoggingSettings)
     readiness: ReadinessSettings = attrs.field(factory=ReadinessSettings)

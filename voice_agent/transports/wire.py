@@ -112,8 +112,9 @@ def parse_start(fields: Mapping[str, object], defaults: CallOptions = _DEFAULT_O
 def encode_event(event: SessionEvent) -> str:
     """Write one server message: compact JSON, not escaped to ASCII, times in seconds rounded to the millisecond."""
     message_type, fields = _describe(event)
+    unstored = {} if getattr(event, "is_stored", True) else {"stored": False}
     return _ENCODER.encode(
-        {"type": message_type, "seq": event.seq, "position_ms": event.position_ms, **fields}
+        {"type": message_type, "seq": event.seq, "position_ms": event.position_ms, **unstored, **fields}
     )
 
 

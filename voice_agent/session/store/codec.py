@@ -1,4 +1,4 @@
-"""Records and entries as JSON, both ways; readers take the present version and the one before."""
+"""Records, entries and events as JSON, both ways; readers take the present version and the one before."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -7,7 +7,8 @@ from typing import Any, Final
 import cattrs
 
 from voice_agent.core.errors import StoreCorruptError
-from voice_agent.core.journal import RECORD_VERSION, JournalEntry, SessionRecord
+from voice_agent.core.events import Notice, SessionClosed, SessionEvent, Transcript
+from voice_agent.core.journal import RECORD_VERSION, EntryKind, JournalEntry, SessionRecord
 
 _converter: Final = cattrs.Converter(forbid_extra_keys=True)
 
@@ -23,6 +24,23 @@ def _from_version_0(fields: Fields) -> Fields:
 
 UPGRADES: Final[Mapping[int, Callable[[Fields], Fields]]] = {0: _from_version_0}
 """From each version that is still read to the next one."""
+
+
+def describe(event: SessionEvent) -> tuple[EntryKind, Fields] | None:
+    """Return what is kept of an event; None for one that only matters while it happens."""
+    match event:
+        case Transcript(result=result) if result.is_final:
+            return EntryKind.FINAL, _converter.unstructure(result)
+        case Notice():
+            return EntryKind.NOTICE, {
+                "code": event.code,
+                "message": event.message,
+                "detail": dict(event.detail),
+            }
+        case SessionClosed(record=record):
+            return EntryKind.CLOSED, _converter.unstructure(record)
+        case _:
+            return None
 
 
 def dump_record(record: SessionRecord) -> str:

@@ -9,7 +9,7 @@ import random
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from enum import Enum, auto
+from enum import Enum
 from typing import Final
 
 import attrs
@@ -32,10 +32,10 @@ log = structlog.get_logger(__name__)
 class StoreState(Enum):
     """How the store fares."""
 
-    HEALTHY = auto()
-    BUFFERING = auto()
+    HEALTHY = 0
+    BUFFERING = 1
     """It can't be reached; entries wait here."""
-    FULL = auto()
+    FULL = 2
     """As before, and no more can wait: no new sessions."""
 
 

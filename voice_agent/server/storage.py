@@ -1,0 +1,112 @@
+"""open_storage: from settings to a store, the task that writes to it, and the one that deletes what is old."""
+
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from pathlib import Path
+from typing import Final
+
+import attrs
+import trio
+
+from voice_agent.core.errors import SettingsError
+from voice_agent.core.units import MS
+from voice_agent.observability.metrics import Metrics
+from voice_agent.session.body_error import BodyError
+from voice_agent.session.keeping import Storage
+from voice_agent.session.store.memory import MemoryStore
+from voice_agent.session.store.protocol import Store
+from voice_agent.session.store.retention import enforce_retention
+from voice_agent.session.store.sqlite import open_sqlite_store
+from voice_agent.session.store.writer import StoreState, WriterHooks, open_journal_writer
+from voice_agent.settings.current import CurrentSettings
+from voice_agent.settings.schema import StoreSettings
+
+FILE_NAME: Final = "voice-agent.db"
+STATE_VARIABLE: Final = "STATE_DIRECTORY"
+"""systemd names the folders of a unit's StateDirectory= in it (systemd.exec(5)), separated by colons."""
+SECONDS_PER_HOUR: Final = 3600.0
+
+
+@attrs.frozen(kw_only=True)
+class Stored:
+    """A store that is open, and what writes to it."""
+
+    store: Store
+    storage: Storage
+
+
+def file_of(settings: StoreSettings) -> Path:
+    """Return where the SQLite file is."""
+    if settings.path:
+        return Path(settings.path)
+    folder = os.environ.get(STATE_VARIABLE, "").partition(":")[0]
+    return Path(folder) / FILE_NAME
+
+
+@asynccontextmanager
+async def open_storage(current: CurrentSettings, metrics: Metrics) -> AsyncIterator[Stored | None]:
+    """Keep sessions for as long as the block lasts; then what waits is written. None where nothing is kept.
+
+    Raises:
+        StoreCorruptError: what is kept can't be read.
+        StoreUnavailableError: the store can't be opened.
+    """
+    settings = current.now.store
+    if settings.kind == "none":
+        yield None
+        return
+
+    def count(writes: int, seconds: float) -> None:
+        metrics.store_commit_seconds.observe(seconds)
+        metrics.store_commit_writes.observe(writes)
+
+    hooks = WriterHooks(on_state=lambda state: metrics.store_state.set(state.value), on_commit=count)
+    metrics.store_state.set(StoreState.HEALTHY.value)
+    body = BodyError()
+    with body.unwrapped():
+        async with (
+            _open(settings) as store,
+            open_journal_writer(
+                store,
+                max_waiting_bytes=settings.max_waiting_bytes,
+                drain_seconds=settings.drain_seconds,
+                hooks=hooks,
+            ) as writer,
+            trio.open_nursery() as nursery,
+        ):
+            metrics.store_waiting_writes.set_function(lambda: writer.waiting)
+            nursery.start_soon(
+                enforce_retention, store, lambda: current.now.store.retention_hours * SECONDS_PER_HOUR
+            )
+            storage = Storage(
+                writer=writer, node=socket.gethostname(), budget_seconds=settings.latency_budget_ms * MS
+            )
+            with body.noted():
+                yield Stored(store=store, storage=storage)
+            nursery.cancel_scope.cancel()
+
+
+def _open(settings: StoreSettings) -> AbstractAsyncContextManager[Store]:
+    match settings.kind:
+        case "sqlite":
+            return open_sqlite_store(file_of(settings), synchronous=settings.synchronous)
+        case "redis":
+            return _open_redis(settings)
+        case _:
+            return nullcontext(MemoryStore())
+
+
+def _open_redis(settings: StoreSettings) -> AbstractAsyncContextManager[Store]:
+    try:
+        from voice_agent.session.store.redis import open_redis_store  # noqa: PLC0415 (an extra)
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            'store.kind = "redis" needs the extra: pip install voice-agent[redis]', field="store.kind"
+        ) from error
+    return open_redis_store(
+        settings.redis_url,
+        prefix=settings.redis_prefix,
+        keep_seconds=settings.retention_hours * SECONDS_PER_HOUR * 2,
+    )

@@ -1,0 +1,73 @@
+"""Retention: sessions are deleted some time after their end, and those that lost their server are ended first."""
+
+from collections.abc import Callable
+from time import time
+from typing import Final, NoReturn
+
+import attrs
+import structlog
+import trio
+
+from voice_agent.core.errors import StoreUnavailableError
+from voice_agent.core.journal import EntryKind, JournalEntry, RecordState, SessionRecord
+from voice_agent.core.units import MINUTES
+from voice_agent.session.store.protocol import Store, Write
+
+LOOK_SECONDS: Final = MINUTES
+AT_ONCE: Final = 200
+"""Sessions of one look; what is left over is for the next one, so that calls never wait for it."""
+LOST: Final = "server_lost"
+"""The reason in the close entry of a session whose server went away without one."""
+
+log = structlog.get_logger(__name__)
+
+
+async def enforce_retention(
+    store: Store, retention_seconds: Callable[[], float], *, now: Callable[[], float] = time
+) -> NoReturn:
+    """Look again and again, for ever."""
+    while True:
+        try:
+            await expire(store, now(), retention_seconds())
+        except StoreUnavailableError as error:
+            log.warning("retention_postponed", reason=error.message)
+        await trio.sleep(LOOK_SECONDS)
+
+
+async def expire(store: Store, now: float, retention_seconds: float) -> tuple[int, int]:
+    """Delete what is old, end what was left; return how many of each."""
+    found = await store.expired(ended_before=now - retention_seconds, gone_before=now, limit=AT_ONCE)
+    deleted = ended = 0
+    for record in found:
+        if record.state is RecordState.ENDED:
+            deleted += await store.delete(record.session_id)
+        else:
+            await store.write([await _end_of(store, record, now)])
+            ended += 1
+    if deleted or ended:
+        log.info("retention", deleted=deleted, ended=ended)
+    return deleted, ended
+
+
+async def _end_of(store: Store, record: SessionRecord, now: float) -> Write:
+    last = None
+    while batch := await store.journal(record.session_id, after=last.number if last else 0):
+        last = batch[-1]
+    entry = JournalEntry(
+        number=last.number + 1 if last else 1,
+        seq=last.seq + 1 if last else 1,
+        kind=EntryKind.CLOSED,
+        at=now,
+        position_ms=last.position_ms if last else 0,
+        heard_ms=last.heard_ms if last else 0,
+        body={"reason": LOST},
+    )
+    ended = attrs.evolve(
+        record,
+        state=RecordState.ENDED,
+        ended_at=now,
+        updated_at=now,
+        close_reason=LOST,
+        epoch=record.epoch + 1,
+    )
+    return Write(session_id=record.session_id, epoch=ended.epoch, entries=(entry,), record=ended)
