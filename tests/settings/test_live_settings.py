@@ -28,10 +28,17 @@ from voice_agent.server import run as server_run
 from voice_agent.server.drain import drain
 from voice_agent.server.stopping import Stopping
 from voice_agent.session.services import Services
+from voice_agent.session.store import retention
 from voice_agent.settings.changes import Adoption
 from voice_agent.settings.current import CurrentSettings
 from voice_agent.settings.fields import fields_by_key
-from voice_agent.settings.schema import AccessSettings, ServerSettings, Settings, WebRtcSettings
+from voice_agent.settings.schema import (
+    AccessSettings,
+    ServerSettings,
+    Settings,
+    StoreSettings,
+    WebRtcSettings,
+)
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 60
@@ -122,11 +129,15 @@ async def driven(
             yield attrs.evolve(services, metrics=metrics)
 
     monkeypatch.setattr(server_run, "open_services", open_services)
-    plain = Settings(server=ServerSettings(port=0, grace_seconds=0.5, lame_duck_seconds=0.1))
+    monkeypatch.setattr(retention, "LOOK_SECONDS", 0.05)
+    plain = Settings(
+        server=ServerSettings(port=0, grace_seconds=0.5, lame_duck_seconds=0.1),
+        store=StoreSettings(kind="memory"),
+    )
     old: set[str] = set()
     current = CurrentSettings(noting(plain, old))
     stopping = Stopping(current)
-    async with server_run._open_server(current, Metrics(), stopping) as (server, desk):
+    async with server_run._open_server(current, Metrics(), stopping, None) as (server, desk):
         it = Driven(current, server, desk, stopping, old)
         current.replace(noting(plain, it.new))
         old.clear()

@@ -12,6 +12,7 @@ from voice_agent.core.events import CloseReason
 from voice_agent.core.limits import Limit
 from voice_agent.core.stages import STAGES
 from voice_agent.observability.process import build
+from voice_agent.observability.store_metrics import StoreMetrics
 
 TEXT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS: Final = "application/openmetrics-text"
@@ -197,26 +198,7 @@ class Metrics:
             ["check"],
             registry=registry,
         )
-        self.store_state = Gauge(
-            "voice_agent_store_state",
-            "0 the store takes what is written; 1 it can't be reached, and writes wait; 2 no more can wait.",
-            registry=registry,
-        )
-        self.store_waiting_writes = Gauge(
-            "voice_agent_store_waiting_writes", "Writes that the store has not taken yet.", registry=registry
-        )
-        self.store_commit_seconds = Histogram(
-            "voice_agent_store_commit_seconds",
-            "How long the store took for one commit.",
-            buckets=_QUEUE_BUCKETS,
-            registry=registry,
-        )
-        self.store_commit_writes = Histogram(
-            "voice_agent_store_commit_writes",
-            "Writes that were committed together.",
-            buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
-            registry=registry,
-        )
+        self.store = StoreMetrics(registry)
         self.tasks = Gauge("voice_agent_tasks", "Trio tasks that are alive.", registry=registry)
         self.media_tasks = Gauge(
             "voice_agent_media_tasks", "Asyncio tasks of the WebRTC media thread.", registry=registry

@@ -9,16 +9,19 @@ import attrs
 import numpy as np
 import trio
 
+from voice_agent.core.errors import StoreUnavailableError
 from voice_agent.core.units import MIB
 from voice_agent.server.readiness import NotWorkingError, ReadinessChecks
+from voice_agent.server.storage import Stored, file_of
 from voice_agent.session.services import Services
+from voice_agent.session.store.writer import StoreState
 from voice_agent.settings.schema import Settings
 from voice_agent.speech.engine import VAD_WINDOW, RecognitionRequest, Urgency, VoiceActivity
 from voice_agent.speech.known_clip import KnownClip, load_known_clip
 from voice_agent.speech.models import ModelFile, find_models
 from voice_agent.transports.webrtc.media_thread import MediaThread
 
-CHECKS: Final = ("recogniser", "voice_activity", "media_thread", "model_files", "disk_space")
+CHECKS: Final = ("recogniser", "voice_activity", "media_thread", "model_files", "disk_space", "store")
 
 SPEECH_PROBABILITY: Final = 0.5
 
@@ -27,7 +30,11 @@ _disk: Final = trio.CapacityLimiter(2)
 
 
 async def add_checks(
-    checks: ReadinessChecks, services: Services, media: MediaThread, settings: Settings
+    checks: ReadinessChecks,
+    services: Services,
+    media: MediaThread,
+    settings: Settings,
+    stored: Stored | None = None,
 ) -> None:
     """Register the checks of :data:`CHECKS`; reads the known clip and looks the model files up."""
     clip = await trio.to_thread.run_sync(load_known_clip, settings)
@@ -41,11 +48,15 @@ async def add_checks(
         "disk_space",
         DiskSpaceCheck(written_folders(settings), settings.readiness.min_free_disk_mib * MIB).look,
     )
+    checks.add("store", StoreCheck(stored).look)
 
 
 def written_folders(settings: Settings) -> list[Path]:
     """Return the folders that the server writes to."""
-    return [Path(path).expanduser().absolute().parent for path in (settings.logging.audit_path,) if path]
+    files = [Path(path) for path in (settings.logging.audit_path,) if path]
+    if settings.store.kind == "sqlite":
+        files.append(file_of(settings.store))
+    return [file.expanduser().absolute().parent for file in files]
 
 
 @attrs.frozen
@@ -149,6 +160,26 @@ class DiskSpaceCheck:
         if free < self._min_free_bytes:
             raise NotWorkingError(f"{free // MIB} MiB are free; {self._min_free_bytes // MIB} MiB are wanted")
         return f"{free // MIB} MiB are free"
+
+
+@attrs.frozen
+class StoreCheck:
+    """Where sessions are kept. One that is away for a while makes the server no less ready: calls go on, writes wait."""
+
+    _stored: Stored | None
+
+    async def look(self) -> str:
+        """Write and read something small, or say what waits."""
+        if self._stored is None:
+            return "nothing is kept"
+        writer = self._stored.storage.writer
+        if writer.state is StoreState.FULL:
+            raise NotWorkingError("the store is away, and no more can wait for it")
+        try:
+            await self._stored.store.check()
+        except StoreUnavailableError:
+            return f"degraded: the store is away, and {writer.waiting} writes wait for it"
+        return "written and read"
 
 
 async def _on_disk(job: Callable[[], object]) -> int:

@@ -141,7 +141,7 @@ async def _open_server(
         ):
             metrics.media_tasks.set_function(media.count_tasks)
             checks = ReadinessChecks(settings.readiness, metrics)
-            await add_checks(checks, services, media, settings)
+            await add_checks(checks, services, media, settings, stored)
             await services.supervisor.start(checks.run)
             state = partial(readiness, desk, checks)
             metrics.ready.set_function(lambda: state().is_ready)

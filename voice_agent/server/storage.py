@@ -59,11 +59,11 @@ async def open_storage(current: CurrentSettings, metrics: Metrics) -> AsyncItera
         return
 
     def count(writes: int, seconds: float) -> None:
-        metrics.store_commit_seconds.observe(seconds)
-        metrics.store_commit_writes.observe(writes)
+        metrics.store.commit_seconds.observe(seconds)
+        metrics.store.commit_writes.observe(writes)
 
-    hooks = WriterHooks(on_state=lambda state: metrics.store_state.set(state.value), on_commit=count)
-    metrics.store_state.set(StoreState.HEALTHY.value)
+    hooks = WriterHooks(on_state=lambda state: metrics.store.state.set(state.value), on_commit=count)
+    metrics.store.state.set(StoreState.HEALTHY.value)
     body = BodyError()
     with body.unwrapped():
         async with (
@@ -76,7 +76,7 @@ async def open_storage(current: CurrentSettings, metrics: Metrics) -> AsyncItera
             ) as writer,
             trio.open_nursery() as nursery,
         ):
-            metrics.store_waiting_writes.set_function(lambda: writer.waiting)
+            metrics.store.waiting_writes.set_function(lambda: writer.waiting)
             nursery.start_soon(
                 enforce_retention, store, lambda: current.now.store.retention_hours * SECONDS_PER_HOUR
             )

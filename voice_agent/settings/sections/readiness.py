@@ -26,7 +26,7 @@ class ReadinessSettings:
     )
     min_free_disk_mib: int = setting(
         64,
-        "With less space than that where the server writes (`logging.audit_path`) it is not ready.",
+        "With less space than that where the server writes (`logging.audit_path`, `store.path`) it is not ready.",
         unit="MiB",
         minimum=0,
         maximum=1_000_000,

@@ -1,0 +1,31 @@
+"""StoreMetrics: the instruments of where sessions are kept."""
+
+from prometheus_client import CollectorRegistry, Gauge, Histogram
+
+_COMMIT_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class StoreMetrics:
+    """How the store fares, and what it takes."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.state = Gauge(
+            "voice_agent_store_state",
+            "0 the store takes what is written; 1 it can't be reached, and writes wait; 2 no more can wait.",
+            registry=registry,
+        )
+        self.waiting_writes = Gauge(
+            "voice_agent_store_waiting_writes", "Writes that the store has not taken yet.", registry=registry
+        )
+        self.commit_seconds = Histogram(
+            "voice_agent_store_commit_seconds",
+            "How long the store took for one commit.",
+            buckets=_COMMIT_BUCKETS,
+            registry=registry,
+        )
+        self.commit_writes = Histogram(
+            "voice_agent_store_commit_writes",
+            "Writes that were committed together.",
+            buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
+            registry=registry,
+        )
