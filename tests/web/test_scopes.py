@@ -67,7 +67,7 @@ async def test_who_may_pass(
             {"WWW-Authenticate": 'Bearer realm="voice_agent", error="invalid_token"'},
         ),
         (TooManyFailuresError("no", retry_after_seconds=6.2), 429, {"Retry-After": "7"}),
-        (UnavailableError("no"), 503, {}),
+        (UnavailableError("no"), 503, {"Retry-After": "5"}),
     ],
 )
 async def test_who_showed_something_that_makes_them_nobody_is_told_so(

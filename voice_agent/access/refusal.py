@@ -14,6 +14,9 @@ from voice_agent.core.request_errors import AmbiguousCredentialsError, TooManyFa
 Headers = Sequence[tuple[bytes, bytes]]
 """Lower-case names and values, as ASGI has them."""
 
+RETRY_AFTER_SECONDS: Final = 5
+"""After credentials could not be judged: the keys that they are signed with are fetched again by then or a bit later."""
+
 _CHALLENGE: Final = 'Bearer realm="voice_agent"'
 """RFC 6750 wants a parameter behind the scheme's name."""
 
@@ -53,7 +56,7 @@ def _nobody(fault: VoiceAgentError | None) -> Refusal:
         case TooManyFailuresError(retry_after_seconds=seconds):
             return Refusal(error=fault, headers=((b"retry-after", str(math.ceil(seconds)).encode()),))
         case _:
-            return Refusal(error=fault)
+            return Refusal(error=fault, headers=((b"retry-after", str(RETRY_AFTER_SECONDS).encode()),))
 
 
 def _challenge(error: VoiceAgentError, reason: str = "", *, scope: Scope | None = None) -> Refusal:
