@@ -1,5 +1,7 @@
 """The authenticator: keys and tickets are judged by the settings in force, and no answer tells what was wrong."""
 
+import hashlib
+import hmac
 import json
 import re
 from typing import Any
@@ -87,6 +89,32 @@ async def test_what_is_wrong_with_a_key_is_told_to_nobody_but_the_metrics(edge: 
         "key_expired": 1,
         "several": 1,
     }
+
+
+async def test_an_unknown_key_costs_what_a_wrong_one_costs(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One hash and one comparison in constant time, whether there is such a key, its secret is wrong or it is right."""
+    key, compared, hashed = edge.add_key("kiosk"), [], []
+    compare, sha256 = hmac.compare_digest, hashlib.sha256
+
+    def comparing(left: bytes, right: bytes) -> bool:
+        compared.append((len(left), len(right)))
+        return compare(left, right)
+
+    def hashing(text: bytes) -> Any:
+        hashed.append(len(text))
+        return sha256(text)
+
+    unknown = new_key("kiosc").text
+    async with edge.open() as authenticator:
+        monkeypatch.setattr("voice_agent.access.keys.hmac.compare_digest", comparing)
+        monkeypatch.setattr("voice_agent.access.keys.hashlib.sha256", hashing)
+        await authenticator.identify(Credentials(api_key=key), address=edge.address)
+        await refused(authenticator, api_key=another_secret(key))
+        await refused(authenticator, api_key=unknown)
+    assert compared == [(32, 32)] * 3
+    assert hashed == [len(key)] * 3
 
 
 async def test_a_key_expires_at_its_moment(edge: Edge) -> None:

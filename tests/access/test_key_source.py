@@ -375,6 +375,39 @@ async def test_a_provider_that_can_t_be_reached_is_a_failed_fetch(
         await shown.fetched("failed", 1)
 
 
+async def test_what_is_plain_goes_through_no_proxy(
+    mock_clock: MockClock, provider: Provider, trust: Any, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``http://`` is allowed because it stays on the machine; a proxy in the environment must not take it elsewhere."""
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    provider.behaviour = publish(issuer.rsa)
+    async with trust() as shown:
+        assert (await shown.show()).key_id == "jwt:alice"
+
+
+async def test_a_defect_in_a_parser_is_a_failed_fetch(
+    mock_clock: MockClock, provider: Provider, trust: Any, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a provider's document sets off, the server and the keys that it has go on."""
+    provider.behaviour = publish(issuer.rsa)
+    async with trust() as shown:
+        await shown.show()
+        monkeypatch.setattr("voice_agent.access.key_source.parse_key_set", lambda _document: 1 // 0)
+        mock_clock.jump(3600)
+        await shown.fetched("failed", 1)
+        assert (await shown.show()).key_id == "jwt:alice"
+
+
+async def test_certificates_that_can_t_be_read_are_a_failed_fetch(
+    mock_clock: MockClock, provider: Provider, trust: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``SSL_CERT_FILE`` may name a file that is gone."""
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/certificates.pem")
+    async with trust() as shown:
+        await shown.fetched("failed", 1)
+
+
 async def test_another_address_in_the_settings_is_asked_at_once(
     mock_clock: MockClock, provider: Provider, trust: Any, issuer: Issuer, new_key: RSAKey
 ) -> None:

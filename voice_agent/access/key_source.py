@@ -137,6 +137,11 @@ class KeySource:
             reason = str(error) or f"did not come within {FETCH_SECONDS:g} s"
             log.warning("key_set_unavailable", origin=str(origin), reason=reason, failures=self._failures)
             outcome, pause = "failed", min(COOLDOWN_SECONDS * 2**self._failures, MAX_BACKOFF_SECONDS)
+        except Exception:
+            # What a provider sends has to go through parsers of others; a defect there must not end every call.
+            self._failures += 1
+            log.exception("key_set_fetch_crashed", origin=str(origin))
+            outcome, pause = "failed", MAX_BACKOFF_SECONDS
         finally:
             self._is_fetching = False
             self._tried_origin, self._tried_at = origin, trio.current_time()
@@ -173,12 +178,18 @@ async def _read(path: str) -> bytes:
 
 
 async def _get(url: str) -> bytes:
-    # Reading the authorities' certificates takes tens of milliseconds, and they may have changed since the last time.
-    certificates = await trio.to_thread.run_sync(httpx.create_ssl_context)
     document = bytearray()
     try:
+        # Reading the authorities' certificates takes tens of milliseconds, and they may have changed meanwhile.
+        certificates = await trio.to_thread.run_sync(httpx.create_ssl_context)
         async with (
-            httpx.AsyncClient(verify=certificates, follow_redirects=False, timeout=FETCH_SECONDS) as client,
+            httpx.AsyncClient(
+                verify=certificates,
+                follow_redirects=False,
+                timeout=FETCH_SECONDS,
+                # A proxy of the environment may carry TLS; what is plain must not leave the machine.
+                trust_env=httpx.URL(url).scheme == "https",
+            ) as client,
             # Uncompressed: some bytes of gzip unpack to gigabytes.
             client.stream("GET", url, headers={"Accept-Encoding": "identity"}) as response,
         ):
