@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
+from joserfc.util import base64_to_int, int_to_base64
 
 from voice_agent.access.jwks import MAX_KEYS, KeySetError, parse_key_set
 
@@ -69,6 +70,7 @@ def left_out(public: dict[str, Any]) -> list[Any]:
         rsa | {"n": rsa["n"] * 5},
         rsa | {"n": "!" * 342},
         rsa | {"e": rsa["n"]},
+        rsa | {"e": int_to_base64(base64_to_int(rsa["n"]) - 2)},
         rsa | {"e": ""},
         rsa | {"e": None},
         rsa | {"e": "AQ"},

@@ -14,6 +14,8 @@ from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 
 from voice_agent.access.authentication import REFUSAL, ServerAuthenticator
 from voice_agent.access.authenticator import Credentials
+from voice_agent.access.rejection import RejectedError
+from voice_agent.access.tokens import _REGISTRY
 from voice_agent.core.errors import UnauthenticatedError
 from voice_agent.core.identity import Identity, Quotas, Scope
 
@@ -133,6 +135,13 @@ async def test_only_the_algorithms_of_the_allow_list(
     """The word "none" in any spelling, other strengths, other kinds: no algorithm here."""
     token = f"{encoded({'alg': name, 'typ': 'JWT'})}.{encoded(claims)}.{signature}"
     assert await refused(trusting, token) == "jwt_algorithm"
+
+
+def test_the_library_itself_is_told_the_allow_list() -> None:
+    """A second wall, should the header ever be read in two ways."""
+    for name in ("none", "HS512", "RS512", "nonsense"):
+        with pytest.raises(RejectedError):
+            _REGISTRY.get_alg(name)
 
 
 @pytest.mark.parametrize("name", [None, 1, True, ["RS256"], {"RS256": 1}, float("nan")])
