@@ -152,6 +152,26 @@ async def test_a_second_signal_ends_the_process_at_once(start_server: Any, conne
         assert await trio.to_thread.run_sync(server.process.wait, 30) == EXIT_CUT_SHORT
 
 
+async def test_a_drain_by_request_is_not_cut_short_by_the_signal_after_it(
+    start_server: Any, connect: Any
+) -> None:
+    """An operator drains, then the orchestrator sends its SIGTERM: the call goes on; only one more signal ends it."""
+    server = start_server(server__grace_seconds=600)
+    async with connect(server.url) as caller:
+        await caller.send_message('{"type":"start"}')
+        await next_of(caller, "ready")
+        status, _ = await request(server, "POST", "/v1/drain")
+        assert status == 202
+        assert (await next_of(caller, "notice"))["code"] == "draining"
+        server.process.send_signal(signal.SIGTERM)
+        while '"event": "signal"' not in server.log():  # noqa: ASYNC110 (another process writes it)
+            await trio.sleep(0.02)
+        await caller.send_message('{"type":"ping","id":"1"}')
+        assert (await next_of(caller, "pong"))["id"] == "1"
+        server.process.send_signal(signal.SIGTERM)
+        assert await trio.to_thread.run_sync(server.process.wait, 30) == EXIT_CUT_SHORT
+
+
 async def test_a_slow_reader_does_not_hold_the_shutdown(start_server: Any, connect: Any) -> None:
     """A caller who floods pings and reads nothing blocks the server's sends; the process still ends, with 0.
 
