@@ -297,6 +297,12 @@ class StoreCorruptError(OperatorError):
     code = "store_corrupt"
 
 
+class AssertionsOffError(OperatorError):
+    """Python runs with ``-O``: the WebRTC library relies on assertions, which are left out then."""
+
+    code = "assertions_off"
+
+
 class AddressInUseError(OperatorError):
     """The address to listen on is taken or can't be had."""
 

@@ -34,6 +34,7 @@ from voice_agent.transports.webrtc.config import IceServer, PeerConfig
 from voice_agent.transports.webrtc.endpoint import WebRtcTransport
 from voice_agent.transports.webrtc.peer import Peer
 from voice_agent.transports.webrtc.sdp import Offer, complete_answer
+from voice_agent.transports.webrtc.server_names import ServerNames
 from voice_agent.transports.webrtc.signalling import Fragment, new_call_key, new_etag
 from voice_agent.transports.webrtc.turn import ice_servers, link_headers
 from voice_agent.web.webrtc_routes import CallRefusedError, OpenedCall
@@ -84,6 +85,7 @@ class WebRtcCalls:
         self._nursery = nursery
         self._open_peer = open_peer
         self._calls: dict[str, WebRtcCall] = {}
+        self._server_names = ServerNames()
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -140,7 +142,8 @@ class WebRtcCalls:
             services = self._desk.services_for(self._desk.settings.in_force)
             settings = services.settings
             servers = ice_servers(settings.webrtc, unix_seconds=time())
-            peer = await self._open_peer(_peer_config(settings, servers))
+            reachable = await self._server_names.resolved(servers)
+            peer = await self._open_peer(_peer_config(settings, reachable))
             try:
                 answer = complete_answer(await peer.answer(offer.text), offer)
                 call = WebRtcCall(

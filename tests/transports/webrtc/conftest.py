@@ -93,6 +93,18 @@ class Caller:
     async def accept(self, answer: str) -> None:
         await self.run(self.pc.setRemoteDescription, RTCSessionDescription(answer, "answer"))
 
+    async def open_channel(self) -> list[str | bytes]:
+        """Open another channel ``events``, use it from now on, and return what comes on it."""
+        received: list[str | bytes] = []
+
+        async def open_channel() -> None:
+            self.channel = self.pc.createDataChannel("events")
+            self.channel.on("message", received.append)
+
+        await self.run(open_channel)
+        await self.until(lambda: self.channel is not None and self.channel.readyState != "connecting")
+        return received
+
     async def send(self, message: str | bytes) -> None:
         async def send() -> None:
             assert self.channel is not None

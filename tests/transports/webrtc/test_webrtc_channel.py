@@ -1,7 +1,6 @@
 """The data channel ``events`` against a real aiortc caller: which channel is served, and what it may bring."""
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
@@ -27,18 +26,6 @@ async def test_what_is_sent_before_the_channel_opens_is_kept(
     assert await peer.recv_message() == "answer"
 
 
-async def open_channel(caller: Any) -> tuple[Any, list[str]]:
-    """Open a channel ``events`` and return it with what comes on it."""
-    received: list[str] = []
-
-    async def open_it() -> Any:
-        channel = caller.pc.createDataChannel("events")
-        channel.on("message", received.append)
-        return channel
-
-    return await caller.run(open_it), received
-
-
 async def test_a_channel_that_the_caller_opens_late_takes_over(
     connect: Callable, own_channel_soon: None
 ) -> None:
@@ -46,12 +33,11 @@ async def test_a_channel_that_the_caller_opens_late_takes_over(
     peer, caller = await connect(channel=None)
     await peer.send_message("early")
     await caller.until(lambda: caller.received == ["early"])
-    channel, received = await open_channel(caller)
+    received = await caller.open_channel()
     await caller.until(lambda: received == ["early"])
     await peer.send_message("later")
     await caller.until(lambda: received == ["early", "later"])
     assert caller.received == ["early"]
-    caller.channel = channel
     await caller.send("to the server")
     assert await peer.recv_message() == "to the server"
     assert caller.opened_channels[0].readyState != "open"
@@ -64,8 +50,8 @@ async def test_a_channel_beside_one_that_is_used_is_closed(connect: Callable, ow
     await caller.until(lambda: caller.received == ["early"])
     await caller.send("answer")
     assert await peer.recv_message() == "answer"
-    channel, received = await open_channel(caller)
-    await caller.until(lambda: channel.readyState == "closed")
+    received = await caller.open_channel()
+    await caller.until(lambda: caller.channel.readyState == "closed")
     await peer.send_message("later")
     await caller.until(lambda: caller.received == ["early", "later"])
     assert received == []

@@ -26,15 +26,14 @@ def is_usable_host(host: str) -> bool:
         return False
 
 
-def limit_addresses(connection: Any, config: PeerConfig) -> None:
-    """Bind and offer only addresses of the allowed networks and interfaces."""
-    if not config.allowed_networks and not config.allowed_interfaces:
-        return
+def limit_gathering(connection: Any, config: PeerConfig) -> None:
+    """Bind and offer only addresses of the allowed networks and interfaces, and wait for servers only so long."""
     gather: Any = connection.get_component_candidates
+    is_limited = bool(config.allowed_networks or config.allowed_interfaces)
 
-    async def gather_allowed(component: int, addresses: list[str], timeout: int = 5) -> Any:
-        allowed = allowed_addresses(config) if addresses else []
-        return await gather(component=component, addresses=allowed, timeout=timeout)
+    async def gather_allowed(component: int, addresses: list[str]) -> Any:
+        allowed = allowed_addresses(config) if addresses and is_limited else addresses
+        return await gather(component=component, addresses=allowed, timeout=config.gather_timeout_seconds)
 
     connection.get_component_candidates = gather_allowed
 

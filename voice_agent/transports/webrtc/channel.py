@@ -12,7 +12,15 @@ from typing import Any, Final
 
 import structlog
 from aiortc import RTCDataChannel
-from aiortc.rtcsctptransport import RTCSctpCapabilities, RTCSctpTransport
+from aiortc.rtcsctptransport import (
+    SCTP_DATA_FIRST_FRAG,
+    SCTP_DATA_LAST_FRAG,
+    DataChunk,
+    InboundStream,
+    RTCSctpCapabilities,
+    RTCSctpTransport,
+    tsn_plus_one,
+)
 
 LABEL: Final = "events"
 MAX_CHANNELS: Final = 8
@@ -131,7 +139,8 @@ class EventsChannel:
 def guard_sctp(sctp: RTCSctpTransport, *, max_message_bytes: int, on_flood: Callable[[], None]) -> None:
     """Make an association refuse what aiortc would stumble over; a bad channel is closed, the call goes on.
 
-    ``on_flood`` is called when more unfinished fragments came than the caller was allowed to send.
+    A message that is too long is noticed before it is whole, and the rest of it is thrown away as it comes. ``on_flood``
+    is called when more unfinished fragments came than the caller was allowed to send.
     """
     receive: Callable[[int, int, bytes], Awaitable[None]] = sctp._data_channel_receive
     receive_chunk: Callable[[Any], Awaitable[None]] = sctp._receive_data_chunk
@@ -150,14 +159,52 @@ def guard_sctp(sctp: RTCSctpTransport, *, max_message_bytes: int, on_flood: Call
             return
         await receive(stream_id, protocol, data)
 
-    async def guarded_chunk(chunk: Any) -> None:
+    async def guarded_chunk(chunk: DataChunk) -> None:
+        stream, window_bytes = sctp._get_inbound_stream(chunk.stream_id), sctp._advertised_rwnd
         await receive_chunk(chunk)
+        if isinstance(stream, _Discarding):
+            sctp._advertised_rwnd = window_bytes
+        elif _first_message_bytes(stream) > max_message_bytes:
+            _throw_away(sctp, chunk.stream_id, stream)
         if sctp._advertised_rwnd < 0:
             on_flood()
 
     sctp._data_channel_receive = guarded_receive  # type: ignore[method-assign,assignment]
     sctp._receive_data_chunk = guarded_chunk  # type: ignore[method-assign]
     sctp.getCapabilities = lambda: RTCSctpCapabilities(maxMessageSize=max_message_bytes)  # type: ignore[method-assign]
+
+
+class _Discarding(InboundStream):
+    """In the place of a stream whose message is too long: keeps nothing, until the stream is reset."""
+
+    def add_chunk(self, chunk: DataChunk) -> None:
+        """Forget it; it is acknowledged all the same, so that the caller gets to the end of its message."""
+
+
+def _throw_away(sctp: RTCSctpTransport, stream_id: int, stream: InboundStream) -> None:
+    """Close a channel whose message is too long, and forget what came of it."""
+    size_bytes = sum(len(held.user_data) for held in stream.reassembly)
+    sctp._advertised_rwnd += size_bytes
+    sctp._inbound_streams[stream_id] = _Discarding()
+    channel = sctp._data_channels.get(stream_id)
+    if channel is not None:
+        log.info("data_channel_closed", label=channel.label[:40], size_bytes=size_bytes)
+        channel.close()
+
+
+def _first_message_bytes(stream: InboundStream) -> int:
+    """How much there is of the message that a stream waits for, counted up to its first gap."""
+    size_bytes = 0
+    expected: int | None = None
+    for chunk in stream.reassembly:
+        is_next = chunk.flags & SCTP_DATA_FIRST_FRAG if expected is None else chunk.tsn == expected
+        if not is_next:
+            break
+        size_bytes += len(chunk.user_data)
+        if chunk.flags & SCTP_DATA_LAST_FRAG:
+            break
+        expected = tsn_plus_one(chunk.tsn)
+    return size_bytes
 
 
 def _is_sound_control(sctp: RTCSctpTransport, stream_id: int, data: bytes) -> bool:

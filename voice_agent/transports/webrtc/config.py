@@ -32,6 +32,8 @@ class PeerConfig:
     allowed_networks: tuple[str, ...] = ()
     allowed_interfaces: tuple[str, ...] = ()
     is_relay_only: bool = False
+    gather_timeout_seconds: float = 3 * SECONDS
+    """How long the answer waits for STUN and TURN servers; one that doesn't answer holds up every call for so long."""
     setup_timeout_seconds: float = 15 * SECONDS
     """From the answer to connected ICE and DTLS."""
     media_timeout_seconds: float = 10 * SECONDS

@@ -32,7 +32,7 @@ from voice_agent.core.network import NetworkStatistics
 from voice_agent.transports.webrtc.addresses import (
     allowed_addresses,
     is_usable_host,
-    limit_addresses,
+    limit_gathering,
     read_candidate,
 )
 from voice_agent.transports.webrtc.candidates import AddressPolicy, is_local_name
@@ -187,7 +187,7 @@ class PeerConnection:
     async def _make_answer(self) -> str:
         for transport in self._transports():
             connection = transport.transport.iceGatherer._connection
-            limit_addresses(connection, self._config)
+            limit_gathering(connection, self._config)
         try:
             await self._pc.setLocalDescription(await self._pc.createAnswer())
         except Exception as error:

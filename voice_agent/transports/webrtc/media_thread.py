@@ -16,7 +16,7 @@ import anyio.from_thread
 import structlog
 import trio
 
-from voice_agent.core.errors import InternalError, TransportBrokenError
+from voice_agent.core.errors import AssertionsOffError, InternalError, TransportBrokenError
 from voice_agent.core.units import SECONDS
 from voice_agent.transports.webrtc.config import PeerConfig
 from voice_agent.transports.webrtc.connection import PeerConnection, make_owned_task
@@ -189,8 +189,11 @@ async def open_media_thread(*, on_overdue: Callable[[str], None] = log_overdue) 
     end within its deadline.
 
     Raises:
+        AssertionsOffError: Python runs with ``-O``.
         InternalError: the thread did not start.
     """
+    if not __debug__:
+        raise AssertionsOffError("start Python without -O and without PYTHONOPTIMIZE")
     thread = _Thread()
     thread.start()
     with trio.move_on_after(START_TIMEOUT_SECONDS, shield=True):
