@@ -57,6 +57,7 @@ byId("call").addEventListener("click", async () => {
     moveFocus(byId("hang-up"));
     await choices.listDevices();
   } catch (problem) {
+    waveform.clear();
     if (problem.code !== "cancelled") notices.tell(wordProblem(problem), { isBad: true });
     if (!keyForm.helps(problem)) moveFocus(byId("call"));
   }
@@ -151,9 +152,10 @@ function showState(state) {
   if (state === "connecting") {
     byId("figure-session").textContent = "–";
     byId("copy-session").hidden = true;
+    delete document.body.dataset.heard;
     waveform.run();
-    document.body.dataset.heard = "";
   } else if (state === "live") {
+    document.body.dataset.heard = "";
     beganAt = performance.now();
     byId("timer").hidden = false;
     showTimer();

@@ -39,10 +39,16 @@ export class Waveform {
     if (open) open.until = Math.max(open.from, at);
   }
 
-  /** Begin to scroll. */
-  run() {
+  /** Show nothing. */
+  clear() {
     this.bars = [];
     this.spans = [];
+    this.draw(performance.now());
+  }
+
+  /** Begin to scroll, with nothing to see yet. */
+  run() {
+    this.clear();
     const step = (now) => {
       this.frame = requestAnimationFrame(step);
       if (this.stillness.matches && now - this.drawnAt < REDUCED_MOTION_MS) return;

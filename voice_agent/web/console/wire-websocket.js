@@ -14,6 +14,7 @@ export class WebSocketWire {
   constructor(hooks) {
     this.hooks = hooks;
     this.socket = null;
+    this.isClosed = false;
   }
 
   /**
@@ -23,7 +24,9 @@ export class WebSocketWire {
   async open({ server, access, sampleRate, language, partials }) {
     const url = new URL("v1/ws", server);
     url.protocol = url.protocol.replace("http", "ws");
-    const socket = new WebSocket(url, await access.protocols());
+    const protocols = await access.protocols();
+    if (this.isClosed) return; // hung up meanwhile
+    const socket = new WebSocket(url, protocols);
     this.socket = socket;
     socket.binaryType = "arraybuffer";
     this.maxWaitingBytes = MAX_WAITING_SECONDS * sampleRate * BYTES_PER_SAMPLE;
@@ -64,6 +67,7 @@ export class WebSocketWire {
   }
 
   close() {
+    this.isClosed = true;
     this.socket?.close(1000);
   }
 }

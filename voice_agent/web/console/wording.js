@@ -41,8 +41,21 @@ const PROBLEMS = {
 const ERRORS = {
   recognition_failed: "One utterance could not be recognised. The call goes on.",
   internal_error: "The server had a fault and ended the call. Its log has the reason.",
+  max_duration: "The call has lasted as long as a call may.",
+  idle_timeout: "Nothing was heard for a long time.",
+  audio_rate_exceeded: "Audio came faster than it can be spoken, so the server ended the call.",
+  transcript_too_large: "The transcript has become as long as one may be.",
   rate_exceeded: "Too much was sent at once, so the server ended the call.",
   start_timeout: "The server waited for the call to begin, and gave up.",
+};
+
+/** Limits of a running call (docs/limits.md) that a person at this page comes near to. */
+const LIMITS = {
+  idle: (left) => `Nothing has been heard for a while. The call ends in ${left} seconds unless you say something.`,
+  duration: (left) => `The call ends in ${left} seconds: it has nearly lasted as long as a call may.`,
+  transcript: () => "The transcript is nearly as long as one may be. Finish soon, or call again.",
+  audio: () => "Audio comes faster than it can be heard.",
+  messages: () => "Messages come faster than they can be read.",
 };
 
 const ENDINGS = {
@@ -50,6 +63,7 @@ const ENDINGS = {
   hangup: "Call ended.",
   idle_timeout: "The call ended because nothing was heard for a long time.",
   max_duration: "The call ended because it reached the longest time a call may last.",
+  ended_by_operator: "Somebody who runs the server ended this call.",
   drain: "The server restarted and ended the call. Everything said until then is below.",
   caller_error: "The server ended the call.",
   internal_error: "The server had a fault and ended the call.",
@@ -73,6 +87,8 @@ export function wordNotice({ code, message, detail }) {
       return null; // the caption that went away tells it
     case "draining":
       return `The server is about to restart. Finish within ${Math.round(detail.grace_seconds)} seconds.`;
+    case "limit_near":
+      return LIMITS[detail.limit]?.(Math.round(detail.allowed - detail.used)) ?? message;
     case "overflow":
       return `${(detail.dropped_ms / 1000).toFixed(1)} s of audio came too fast to be heard and were left out.`;
     default:
