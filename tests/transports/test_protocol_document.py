@@ -82,6 +82,7 @@ EVENTS: dict[str, SessionEvent] = {
         audio_format=AudioFormat(),
         options=CallOptions(),
         limits={"max_binary_bytes": 262_144, "max_text_bytes": 65_536, "max_messages_per_second": 1000},
+        trace_id="0af7651916cd43dd8448eb211c80319c",
     ),
     "speech_started": SpeechStarted(seq=2, position_ms=640, utterance=1, start=0.288),
     "partial": Transcript(
@@ -143,6 +144,7 @@ EVENTS: dict[str, SessionEvent] = {
             close_seconds=0.041,
             stage_waited_for="hear",
             tasks_left=0,
+            trace_id="0af7651916cd43dd8448eb211c80319c",
         ),
     ),
 }

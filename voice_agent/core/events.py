@@ -54,6 +54,8 @@ class CloseRecord:
     stage_waited_for: str
     tasks_left: int
     network: NetworkStatistics | None = None
+    trace_id: str | None = None
+    """The call's trace: 32 hexadecimal digits; None where none is made."""
 
 
 @attrs.frozen(kw_only=True)
@@ -64,12 +66,13 @@ class _Stamped:
 
 @attrs.frozen(kw_only=True)
 class SessionReady(_Stamped):
-    """The session hears; ``limits`` are what the caller should know (bytes, seconds)."""
+    """The session hears; ``limits`` are what the caller should know (bytes, seconds), ``trace_id`` the call's trace."""
 
     session_id: str
     audio_format: AudioFormat
     options: CallOptions
     limits: dict[str, Any] = attrs.field(factory=dict)
+    trace_id: str | None = None
 
 
 @attrs.frozen(kw_only=True)

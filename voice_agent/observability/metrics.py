@@ -25,6 +25,7 @@ TRANSCRIPT_KINDS: Final = ("partial", "final", "rejected")
 PACKET_OUTCOMES: Final = ("received", "lost", "late")
 RELOAD_OUTCOMES: Final = ("applied", "unchanged", "refused")
 FETCH_OUTCOMES: Final = ("ok", "failed")
+SPAN_OUTCOMES: Final = ("exported", "failed", "dropped")
 TLS_RELOAD_OUTCOMES: Final = ("done", "refused")
 
 _SHORT_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0)
@@ -189,6 +190,12 @@ class Metrics:
             buckets=_SHORT_BUCKETS,
             registry=registry,
         )
+        self.spans_total = Counter(
+            "voice_agent_spans_total",
+            "Spans of traces: exported, failed (the collector did not take them), or dropped (too many waited).",
+            ["outcome"],
+            registry=registry,
+        )
         self.ready = Gauge(
             "voice_agent_ready", "1 while a new call would be served, as /readyz says.", registry=registry
         )
@@ -270,6 +277,7 @@ class Metrics:
             (self.webrtc_packets_total, PACKET_OUTCOMES),
             (self.settings_reloads_total, RELOAD_OUTCOMES),
             (self.key_set_fetches_total, FETCH_OUTCOMES),
+            (self.spans_total, SPAN_OUTCOMES),
             (self.tls_reloads_total, TLS_RELOAD_OUTCOMES),
         ):
             for outcome in outcomes:

@@ -9,6 +9,7 @@ import trio
 from voice_agent.core.events import CloseRecord
 from voice_agent.core.transcripts import TranscriptResult
 from voice_agent.observability.metrics import Metrics
+from voice_agent.observability.tracing import Tracing
 from voice_agent.server.speech_metrics import SpeechMetrics
 from voice_agent.session.body_error import BodyError
 from voice_agent.session.services import Services
@@ -29,6 +30,7 @@ async def open_services(
     settings: Settings,
     *,
     metrics: Metrics | None = None,
+    tracing: Tracing | None = None,
     on_close: Callable[[CloseRecord, Sequence[TranscriptResult]], None] = _nowhere,
 ) -> AsyncIterator[Services]:
     """Load the models and run their workers for as long as the block lasts; what the block raises comes out as it is.
@@ -64,6 +66,7 @@ async def open_services(
                     engine=engine,
                     voice_activity=voice_activity,
                     metrics=instruments,
+                    tracing=tracing or Tracing.of_program(),
                     supervisor=supervisor,
                     on_close=on_close,
                 )

@@ -8,11 +8,12 @@
      ├ keep alive   what systemd's watchdog wants to hear
      ├ summaries    of log lines that came too often
      ├ tls files    read again when they change
-     └ services     models, engine workers, supervisor
-        └ media thread     asyncio, for WebRTC
-           └ WebRTC calls     one nursery a call
-              └ HTTP server
-                 └ one nursery a connection → one nursery a WebSocket call
+     └ tracing      spans to a collector, if one is set
+        └ services     models, engine workers, supervisor (readiness checks, loop lag, close watches)
+           └ media thread     asyncio, for WebRTC
+              └ WebRTC calls     one nursery a call
+                 └ HTTP server
+                    └ one nursery a connection → one nursery a WebSocket call
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -47,6 +48,7 @@ from voice_agent.server.stopping import LAST_RESORT_SECONDS, Stopping
 from voice_agent.server.storage import open_storage
 from voice_agent.server.systemd import ServiceManager
 from voice_agent.server.tls import ServerTls, open_tls
+from voice_agent.server.traced_requests import TracedRequests, open_tracing
 from voice_agent.server.webrtc_calls import open_webrtc_calls
 from voice_agent.session.registry import CallRegistry
 from voice_agent.settings.changes import Adoption
@@ -128,7 +130,11 @@ async def _open_server(
     metrics.tasks.set_function(lambda: trio.lowlevel.current_statistics().tasks_living)
     metrics.threads.set_function(count_threads)
     lag = LoopLag(metrics.loop_lag_seconds.observe)
-    async with open_storage(current, metrics) as stored, open_services(settings, metrics=metrics) as opened:
+    async with (
+        open_tracing(settings.tracing, metrics) as tracing,
+        open_storage(current, metrics) as stored,
+        open_services(settings, metrics=metrics, tracing=tracing) as opened,
+    ):
         services = attrs.evolve(opened, storage=None if stored is None else stored.storage)
         services.supervisor.start_soon(lag.probe, name="loop lag")
         registry = CallRegistry(lambda: current.now.server.max_calls)
@@ -169,7 +175,11 @@ async def _open_server(
                 turnstile=limiter,
             )
             async with open_http_server(
-                door, settings, current=current, hooks=GuardMetrics(metrics), tls=tls
+                TracedRequests(door, tracing) if tracing.is_on else door,
+                settings,
+                current=current,
+                hooks=GuardMetrics(metrics),
+                tls=tls,
             ) as server:
                 yield server, desk
 

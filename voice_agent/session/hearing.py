@@ -169,6 +169,8 @@ class Hearing:
         match change:
             case UtteranceOpened(utterance):
                 self._live = LiveUtterance(next(self.numbers), utterance)
+                ago = (self._tracker.position - utterance.start) / HEARING_RATE
+                self._live.speech_began_at = trio.current_time() - ago
                 await self._publish(
                     SpeechStarted(utterance=self._live.number, start=utterance.start / HEARING_RATE)
                 )
@@ -181,7 +183,8 @@ class Hearing:
                     return
                 live, self._live = self._live, None
                 late_by = (self._tracker.position - utterance.speech_end) / HEARING_RATE
-                live.speech_ended_at = trio.current_time() - late_by
+                live.closed_at = trio.current_time()
+                live.speech_ended_at = live.closed_at - late_by
                 live.announce()
                 await self._publish(
                     SpeechStopped(utterance=live.number, end=utterance.speech_end / HEARING_RATE)

@@ -11,6 +11,10 @@ class LiveUtterance:
     def __init__(self, number: int, utterance: Utterance) -> None:
         self.number = number
         self.utterance = utterance
+        self.speech_began_at = trio.current_time()
+        """When the caller began to speak, on Trio's clock."""
+        self.closed_at: float | None = None
+        """When it was known that the caller had ended; None until then."""
         self.speech_ended_at = 0.0
         """When the caller's speech ended, on Trio's clock; known when the utterance is closed."""
         self._changed = trio.Event()

@@ -70,7 +70,7 @@ async def open_session(
     root = CallRoot.here()
     body = BodyError()
     with (
-        structlog.contextvars.bound_contextvars(session=session.id, key=identity.key_id),
+        structlog.contextvars.bound_contextvars(**_context_of(session)),
         metrics.active_sessions.track_inprogress(),
     ):
         log.info("call_opened", settings_version=session.settings_version)
@@ -110,6 +110,7 @@ async def _close(
     services.metrics.close_seconds.labels(record.stage_waited_for or NO_STAGE).observe(
         session.close_record(tasks_left).close_seconds
     )
+    session.end_trace(record)
     services.on_close(record, session.transcript)
     log.info(
         "call_closed",
@@ -124,3 +125,11 @@ async def _close(
         tasks_left=record.tasks_left,
         network=None if record.network is None else record.network.as_dict(),
     )
+
+
+def _context_of(session: Session) -> dict[str, str]:
+    """Return what stands on each log line of the call."""
+    context = {"session": session.id, "key": session.identity.key_id}
+    if session.trace.trace_id is not None:
+        context["trace"] = session.trace.trace_id
+    return context

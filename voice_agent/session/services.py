@@ -8,6 +8,7 @@ import trio
 from voice_agent.core.events import CloseRecord
 from voice_agent.core.transcripts import TranscriptResult
 from voice_agent.observability.metrics import Metrics
+from voice_agent.observability.tracing import Tracing
 from voice_agent.session.keeping import Storage
 from voice_agent.settings.schema import Settings
 from voice_agent.speech.engine import Engine, VoiceActivity
@@ -23,6 +24,7 @@ class Services:
 
     ``supervisor`` is a nursery that outlives every call; the close watchdog lives there, so that it goes on
     watching when a call's own tasks misbehave. ``on_close`` is given each call's close record and finals.
+    ``tracing`` is by default what the program has set up with OpenTelemetry for itself, if anything.
     ``settings_version`` counts the replacements of the settings. ``storage`` keeps what callers are told; None keeps nothing.
     """
 
@@ -33,4 +35,5 @@ class Services:
     metrics: Metrics
     supervisor: trio.Nursery
     storage: Storage | None = None
+    tracing: Tracing = attrs.field(factory=Tracing.of_program)
     on_close: Callable[[CloseRecord, Sequence[TranscriptResult]], None] = _forget

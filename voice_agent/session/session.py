@@ -101,7 +101,8 @@ class Session:
         outbox_delay = services.metrics.queue_seconds.labels("outbox")
         self._outbox = Outbox(self._settings.max_waiting_events, self.tap.put, outbox_delay.observe)
         self._hearing = Hearing(services, self._inbox, self.publish)
-        self._transcribing = Transcribing(self.id, services, self.publish)
+        self.trace = services.tracing.begin_call(self.id)
+        self._transcribing = Transcribing(self.id, services, self.publish, self.trace)
         self._finish_seconds = self._settings.finish_timeout_seconds
         self._overdue_at = math.inf
         self.close_seconds = self._settings.close_timeout_seconds
@@ -298,7 +299,13 @@ class Session:
             **({} if self._limits is None else self._limits.told),
         }
         await self.publish(
-            SessionReady(session_id=self.id, audio_format=audio_format, options=options, limits=limits)
+            SessionReady(
+                session_id=self.id,
+                audio_format=audio_format,
+                options=options,
+                limits=limits,
+                trace_id=self.trace.trace_id,
+            )
         )
 
     async def receive_audio(self, transport: Transport) -> None:
@@ -484,7 +491,13 @@ class Session:
             stage_waited_for=self._stages.waited_for,
             tasks_left=tasks_left,
             network=None if self._network is None else self._network.statistics,
+            trace_id=self.trace.trace_id,
         )
+
+    def end_trace(self, record: CloseRecord) -> None:
+        """Make the last spans of the call."""
+        decided_at = trio.current_time() if self._ending is None else self._ending.decided_at
+        self.trace.end(record, decided_at, key=self.identity.key_id, wire=self.wire)
 
     async def tell(self, notice: Notice) -> None:
         """Tell the caller something from outside the call, a drain for instance."""

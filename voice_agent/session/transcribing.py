@@ -15,6 +15,7 @@ import trio
 from voice_agent.core.errors import RecognitionFailedError
 from voice_agent.core.events import Fault, Notice, Transcript
 from voice_agent.core.transcripts import TranscriptResult
+from voice_agent.observability.tracing import CallTrace, UtteranceOutcome, UtteranceTimes
 from voice_agent.session.hearing import Publish
 from voice_agent.session.live import LiveUtterance
 from voice_agent.session.services import Services
@@ -39,6 +40,7 @@ log = structlog.get_logger(__name__)
 class _Told:
     """What the caller was told of one utterance."""
 
+    times: UtteranceTimes
     prefix: StablePrefix = attrs.field(factory=StablePrefix)
     revision: int = 0
     text: str = ""
@@ -49,16 +51,17 @@ class _Told:
 class Transcribing:
     """The recognising half of one call."""
 
-    def __init__(self, session_id: str, services: Services, publish: Publish) -> None:
+    def __init__(self, session_id: str, services: Services, publish: Publish, trace: CallTrace) -> None:
         self._session_id = session_id
         self._services = services
         self._publish = publish
+        self._trace = trace
         self.language = "en"
         self.wants_partials = services.settings.recogniser.partials
         self._context = SpokenContext(services.settings.recogniser.context_seconds)
         self.finals: list[TranscriptResult] = []
-        self._untold: dict[int, float] = {}
-        """When the speech of a final ended that has not left for the caller yet, by utterance."""
+        self._untold: dict[int, tuple[float, UtteranceTimes]] = {}
+        """Finals that have not left for the caller yet, by utterance: when the speech ended, and all else."""
 
     async def run(self, utterances: trio.MemoryReceiveChannel[LiveUtterance]) -> None:
         """Make words of utterances until their channel is closed."""
@@ -67,7 +70,7 @@ class Transcribing:
                 await self._transcribe(live)
 
     async def _transcribe(self, live: LiveUtterance) -> None:
-        told = _Told()
+        told = _Told(self._trace.begin_utterance(live.number, live.speech_began_at))
         recognition: Recognition | None = None
         while recognition is None:
             await self._tell_partials(live, told)
@@ -78,6 +81,7 @@ class Transcribing:
                     recognition = await self._recognise_ahead(live, told)
             except RecognitionFailedError as error:
                 log.exception("recognition_failed", utterance=live.number)
+                self._trace.end_utterance(told.times, UtteranceOutcome.FAILED)
                 await self._publish(
                     Fault(code=error.code, message="An utterance could not be recognised.", is_fatal=False)
                 )
@@ -107,9 +111,16 @@ class Transcribing:
             await self._publish_partial(live, told, recognition, heard_samples)
 
     async def _recognise_all(self, live: LiveUtterance, told: _Told) -> Recognition:
-        recognition = await self._services.engine.recognise(self._request(live, told, Urgency.FINAL))
+        recognition = await self._recognise(self._request(live, told, Urgency.FINAL), told.times)
         if recognition is None:
             raise RecognitionFailedError("the engine gave no result for a whole utterance")
+        return recognition
+
+    async def _recognise(self, request: RecognitionRequest, times: UtteranceTimes) -> Recognition | None:
+        """Recognise for good; of several attempts the last one's times count, for that is the final."""
+        times.asked_at, times.taken_at, times.recognised_at = trio.current_time(), None, None
+        recognition = await self._services.engine.recognise(attrs.evolve(request, on_taken=times.note_taken))
+        times.recognised_at = trio.current_time()
         return recognition
 
     async def _recognise_ahead(self, live: LiveUtterance, told: _Told) -> Recognition | None:
@@ -128,7 +139,7 @@ class Transcribing:
             attempt.start_soon(abandon_when_outdated, attempt.cancel_scope)
             recognition: Recognition | None = None
             try:
-                recognition = await self._services.engine.recognise(request)
+                recognition = await self._recognise(request, told.times)
             except RecognitionFailedError:
                 # Nothing is lost: when the utterance has ended, all of it is recognised.
                 log.warning("speculation_failed", utterance=live.number, exc_info=True)
@@ -163,6 +174,7 @@ class Transcribing:
         told.text = recognition.text
         told.revision += 1
         start = live.utterance.start
+        told.times.partials += 1
         self._services.metrics.transcripts_total.labels("partial").inc()
         await self._publish(
             Transcript(
@@ -182,6 +194,7 @@ class Transcribing:
 
     async def _tell_final(self, live: LiveUtterance, told: _Told, recognition: Recognition) -> None:
         utterance = live.utterance
+        told.times.listened_at = live.closed_at
         evidence = Evidence(
             speech_seconds=utterance.speech_seconds, mean_probability=utterance.mean_probability
         )
@@ -189,6 +202,7 @@ class Transcribing:
         is_words = is_plausible(recognition, evidence, min_confidence=min_confidence)
         if not is_words and not told.prefix.text:
             self._services.metrics.transcripts_total.labels("rejected").inc()
+            self._trace.end_utterance(told.times, UtteranceOutcome.NO_WORDS)
             await self._publish(
                 Notice(
                     code="no_words",
@@ -211,18 +225,26 @@ class Transcribing:
         )
         self._context.add(Spoken(utterance.start, utterance.clip(), recognition.tokens))
         metrics = self._services.metrics
-        metrics.stt_latency_seconds.observe(max(0.0, trio.current_time() - live.speech_ended_at))
-        self._untold[live.number] = live.speech_ended_at
+        metrics.stt_latency_seconds.observe(
+            max(0.0, trio.current_time() - live.speech_ended_at), self._trace.exemplar
+        )
+        told.times.outcome = UtteranceOutcome.FINAL
+        self._untold[live.number] = live.speech_ended_at, told.times
         if len(self._untold) > MAX_UNTOLD:
-            del self._untold[min(self._untold)]
+            _, times = self._untold.pop(min(self._untold))
+            self._trace.end_utterance(times)
         await self.tell(result)
 
     def note_told(self, utterance: int) -> None:
         """Note that a final has left for the caller."""
-        speech_ended_at = self._untold.pop(utterance, None)
-        if speech_ended_at is not None:
-            waited_seconds = max(0.0, trio.current_time() - speech_ended_at)
-            self._services.metrics.e2e_latency_seconds.observe(waited_seconds)
+        if utterance not in self._untold:
+            return
+        speech_ended_at, times = self._untold.pop(utterance)
+        times.told_at = trio.current_time()
+        self._services.metrics.e2e_latency_seconds.observe(
+            max(0.0, times.told_at - speech_ended_at), self._trace.exemplar
+        )
+        self._trace.end_utterance(times)
 
     async def tell(self, result: TranscriptResult) -> None:
         """Record a final, then publish it."""

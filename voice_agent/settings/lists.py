@@ -12,6 +12,9 @@ _TURN: Final = re.compile(
     re.ASCII,
 )
 
+_FIELD_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", re.ASCII)
+_FIELD_VALUE: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?", re.ASCII)
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -43,6 +46,30 @@ def are_networks(text: str) -> bool:
     """Whether :func:`networks` can read the list."""
     try:
         networks(text)
+    except ValueError:
+        return False
+    return True
+
+
+def header_fields(text: str) -> dict[str, str]:
+    """Read a list of header fields, ``name=value, other=value``.
+
+    Raises:
+        ValueError: one of them is none (RFC 9110, section 5).
+    """
+    fields = {}
+    for part in split_list(text):
+        name, equals, value = part.partition("=")
+        if not equals or not _FIELD_NAME.fullmatch(name) or not _FIELD_VALUE.fullmatch(value):
+            raise ValueError("a header field is no name=value")
+        fields[name] = value
+    return fields
+
+
+def are_header_fields(text: str) -> bool:
+    """Whether :func:`header_fields` can read the list."""
+    try:
+        header_fields(text)
     except ValueError:
         return False
     return True

@@ -6,9 +6,16 @@ from typing import Final, Generic, TypeVar
 import attrs
 
 from voice_agent.settings.api_keys import keys_fault
-from voice_agent.settings.lists import are_networks, are_origins, are_stun_urls, are_turn_urls, networks
+from voice_agent.settings.lists import (
+    are_header_fields,
+    are_networks,
+    are_origins,
+    are_stun_urls,
+    are_turn_urls,
+    networks,
+)
 from voice_agent.settings.schema import Settings
-from voice_agent.settings.urls import is_fetchable
+from voice_agent.settings.urls import is_fetchable, is_http
 
 RootT = TypeVar("RootT")
 
@@ -160,5 +167,15 @@ RULES: Final[tuple[Rule[Settings], ...]] = (
         ),
         "tokens need access.jwt_issuer, access.jwt_audience and something to check them with (access.jwt_secret, "
         "access.jwks_file or access.jwks_url): all of the three, or none",
+    ),
+    Rule(
+        ("tracing.endpoint",),
+        lambda settings: not settings.tracing.endpoint or is_http(settings.tracing.endpoint),
+        "tracing.endpoint must be an address as http://127.0.0.1:4318/v1/traces, without credentials in it",
+    ),
+    Rule(
+        ("tracing.headers",),
+        lambda settings: are_header_fields(settings.tracing.headers),
+        "tracing.headers must be header fields as name=value, separated by commas",
     ),
 )

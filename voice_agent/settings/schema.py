@@ -14,6 +14,7 @@ from voice_agent.settings.sections.readiness import ReadinessSettings
 from voice_agent.settings.sections.server import ServerSettings
 from voice_agent.settings.sections.session import SessionSettings
 from voice_agent.settings.sections.store import StoreSettings
+from voice_agent.settings.sections.tracing import TracingSettings
 from voice_agent.settings.sections.webrtc import WebRtcSettings
 from voice_agent.settings.sections.websocket import WebSocketSettings
 
@@ -28,6 +29,7 @@ __all__ = [
     "SessionSettings",
     "Settings",
     "StoreSettings",
+    "TracingSettings",
     "VadSettings",
     "WebRtcSettings",
     "WebSocketSettings",
@@ -50,3 +52,4 @@ class Settings:
     store: StoreSettings = attrs.field(factory=StoreSettings)
     logging: LoggingSettings = attrs.field(factory=LoggingSettings)
     readiness: ReadinessSettings = attrs.field(factory=ReadinessSettings)
+    tracing: TracingSettings = attrs.field(factory=TracingSettings)

@@ -52,6 +52,10 @@ def report_to_nobody(report: BatchReport) -> None:
     """Report to nobody."""
 
 
+def _unwatched() -> None:
+    """Nobody wants to know when."""
+
+
 @attrs.define(eq=False)
 class _Ticket(Generic[JobT, ResultT]):
     """One submitted job; ``is_abandoned`` is written by the Trio thread and read by the worker's."""
@@ -62,6 +66,7 @@ class _Ticket(Generic[JobT, ResultT]):
     key: Hashable | None
     is_droppable: bool
     submitted_at: float
+    on_taken: Callable[[], None]
     settled: trio.Event = attrs.field(factory=trio.Event)
     is_abandoned: bool = False
     result: ResultT | None = None
@@ -108,9 +113,17 @@ class WorkQueue(Generic[JobT, ResultT]):
         return len(self._waiting)
 
     async def submit(
-        self, job: JobT, *, urgency: int = 0, key: Hashable | None = None, is_droppable: bool = False
+        self,
+        job: JobT,
+        *,
+        urgency: int = 0,
+        key: Hashable | None = None,
+        is_droppable: bool = False,
+        on_taken: Callable[[], None] = _unwatched,
     ) -> ResultT | None:
         """Have ``job`` done; None when it was dropped, or when the model gave none.
+
+        ``on_taken`` is called when a worker takes it up.
 
         Raises:
             RecognitionFailedError: the model raised, or the queue is closed.
@@ -133,7 +146,9 @@ class WorkQueue(Generic[JobT, ResultT]):
                 await self._without_place.setdefault(urgency, trio.lowlevel.ParkingLot()).park()
         if self._is_closed:
             raise _closed()
-        ticket: _Ticket[JobT, ResultT] = _Ticket(job, urgency, turn, key, is_droppable, trio.current_time())
+        ticket: _Ticket[JobT, ResultT] = _Ticket(
+            job, urgency, turn, key, is_droppable, trio.current_time(), on_taken
+        )
         insort(self._waiting, ticket, key=lambda waiting: waiting.order)
         self._idle_workers.unpark()
         try:
@@ -193,6 +208,8 @@ class WorkQueue(Generic[JobT, ResultT]):
     async def _run(self, batch: list[_Ticket[JobT, ResultT]]) -> None:
         started_at = trio.current_time()
         self._running.update(batch)
+        for ticket in batch:
+            ticket.on_taken()
         try:
             is_done = await self._attempt(batch)
             if not is_done and len(batch) > 1:
@@ -306,6 +323,7 @@ class BatchedEngine:
             urgency=request.urgency,
             key=request.utterance_key,
             is_droppable=request.urgency >= Urgency.PARTIAL,
+            on_taken=request.on_taken,
         )
 
 

@@ -4,6 +4,7 @@ An implementation never works on the Trio thread; the shipped fakes (``scripted.
 they run under virtual time.
 """
 
+from collections.abc import Callable
 from enum import IntEnum
 from typing import Final, Protocol
 
@@ -31,6 +32,10 @@ class Urgency(IntEnum):
     """Nobody's speech: a look whether the engine answers. It gives way to everything."""
 
 
+def _unwatched() -> None:
+    """Nobody wants to know when."""
+
+
 @attrs.frozen(kw_only=True, eq=False)
 class RecognitionRequest:
     """One piece of speech to recognise.
@@ -50,6 +55,8 @@ class RecognitionRequest:
     prefix_tokens: tuple[int, ...] = ()
     context_tokens: tuple[int, ...] = ()
     context_samples: int = 0
+    on_taken: Callable[[], None] = _unwatched
+    """Called on the Trio thread when a worker takes the request up."""
 
 
 @attrs.frozen(kw_only=True)

@@ -43,6 +43,7 @@ class ScriptedEngine:
     async def recognise(self, request: RecognitionRequest) -> Recognition:
         """Answer from the script after the latency; each word is one token."""
         self.requests.append(request)
+        request.on_taken()
         try:
             await trio.sleep(self.latency_seconds)
         except trio.Cancelled:

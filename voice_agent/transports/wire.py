@@ -135,6 +135,7 @@ def _describe(  # noqa: PLR0911  # one return for each member of the closed unio
                 "language": event.options.language,
                 "partials": event.options.partials,
                 "limits": _rounded_values(event.limits),
+                "trace": event.trace_id,
             }
         case SpeechStarted():
             return "speech_started", {"utterance": event.utterance, "start": _rounded(event.start)}
@@ -200,6 +201,7 @@ def _describe_close(record: CloseRecord) -> dict[str, Any]:
         "stage_waited_for": record.stage_waited_for,
         "tasks_left": record.tasks_left,
         "network": None if record.network is None else record.network.as_dict(),
+        "trace": record.trace_id,
     }
 
 
