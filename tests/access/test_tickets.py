@@ -1,8 +1,10 @@
 """Tickets: short-lived, used once, bound to who asked, and bounded in number."""
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
+import trio
 
 from voice_agent.access.authentication import REFUSAL
 from voice_agent.access.authenticator import Credentials
@@ -36,6 +38,24 @@ async def test_a_ticket_lets_its_asker_call_once_and_do_nothing_else(edge: Edge)
         holder = await authenticator.identify(Credentials(ticket=ticket), address="198.51.100.1")
         assert (holder.key_id, holder.tenant, holder.scopes) == ("kiosk", "acme", {Scope.CALL})
         await refused(edge, authenticator, ticket, "ticket_unknown")
+
+
+async def test_of_many_who_show_a_ticket_at_once_one_gets_in(edge: Edge) -> None:
+    """Between looking and using up there is no moment for anybody else."""
+    key = edge.add_key("kiosk")
+    admitted = []
+    async with edge.open() as authenticator:
+        ticket = authenticator.issue_ticket(await asker(edge, authenticator, key), address=edge.address)
+
+        async def show() -> None:
+            with suppress(UnauthenticatedError):
+                admitted.append(await authenticator.identify(Credentials(ticket=ticket), address="a"))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(50):
+                nursery.start_soon(show)
+    assert len(admitted) == 1
+    assert edge.failures() == {"ticket_unknown": 49}
 
 
 async def test_a_ticket_expires(edge: Edge) -> None:

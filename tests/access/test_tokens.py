@@ -52,7 +52,7 @@ async def test_a_token_of_each_algorithm_says_who_calls(
             tenant="acme",
             scopes=frozenset({Scope.CALL, Scope.OBSERVE}),
             quotas=Quotas(max_calls=3),
-            expires_at=claims["exp"],
+            expires_at=claims["exp"] + 30,
         )
 
 
@@ -106,9 +106,21 @@ async def test_claims_of_a_token_follow_the_settings_in_force(
             await identify(authenticator, token)
 
 
+async def test_a_token_in_its_last_seconds_still_gets_a_ticket(
+    trusting: Edge, issuer: Issuer, claims: Claims
+) -> None:
+    """Who is let in by the leeway is given something that works."""
+    async with trusting.open() as authenticator:
+        who = await identify(authenticator, issuer.sign("ES256", claims | {"exp": int(trusting.now) - 20}))
+        ticket = authenticator.issue_ticket(who, address="a")
+        trusting.now += 9
+        await authenticator.identify(Credentials(ticket=ticket), address="a")
+
+
 async def test_a_ticket_for_a_token(trusting: Edge, issuer: Issuer, claims: Claims) -> None:
     """It lasts no longer than the token, and ends with the trust in tokens."""
     claims["exp"] = int(trusting.now) + 10
+    trusting.configure(jwt_leeway_seconds=0)
     async with trusting.open() as authenticator:
         who = await identify(authenticator, issuer.sign("ES256", claims))
         early, late, distrusted = (authenticator.issue_ticket(who, address="a") for _ in range(3))

@@ -49,7 +49,8 @@ def identity_of(claims: dict[str, Any], access: AccessSettings, *, now: float) -
             tenant=DEFAULT_TENANT if name is None else tenant(name),
             scopes=_scopes(claims.get("scope", "")),
             quotas=quotas(claims[QUOTAS_CLAIM]) if QUOTAS_CLAIM in claims else Quotas(),
-            expires_at=float(claims["exp"]),
+            # With the leeway, or a token that is just let in would be given a ticket that is dead already.
+            expires_at=float(claims["exp"]) + access.jwt_leeway_seconds,
         )
     except FaultError:
         raise RejectedError(Reason.JWT_CLAIM, key_id) from None
