@@ -4,6 +4,7 @@ import pytest
 
 from voice_agent.access.anonymous import ANYBODY, Strangers, check_bind, may_be_anonymous
 from voice_agent.access.client import Client
+from voice_agent.access.origins import Standing
 from voice_agent.core.errors import UnsafeBindError
 from voice_agent.core.identity import Scope
 from voice_agent.settings.schema import AccessSettings
@@ -19,8 +20,8 @@ NO_HOST = Client(address="127.0.0.1", scheme="http", host="", came_by_proxy=Fals
 FAR = Client(address="192.0.2.7", scheme="http", host="voice.example", came_by_proxy=False)
 
 
-def scopes(strangers: Strangers, client: Client) -> frozenset[Scope]:
-    identity = strangers.identify(client)
+def scopes(strangers: Strangers, client: Client, standing: Standing = Standing.NO_PAGE) -> frozenset[Scope]:
+    identity = strangers.identify(client, standing)
     return NONE if identity is None else identity.scopes
 
 
@@ -45,7 +46,7 @@ def access(rule: str, *, has_keys: bool) -> AccessSettings:
         ("never", EVERYWHERE, True, NONE, NONE),
         (ANYBODY, EVERYWHERE, False, CALL, CALL),
         (ANYBODY, EVERYWHERE, True, CALL, CALL),
-        (ANYBODY, "127.0.0.1", True, ALL, CALL),
+        (ANYBODY, "127.0.0.1", True, CALL, CALL),
     ],
 )
 def test_what_the_rule_makes_of_them(
@@ -63,6 +64,13 @@ def test_what_the_rule_makes_of_them(
 def test_who_came_round_by_a_proxy_or_another_name_may_call_and_no_more(client: Client) -> None:
     """A proxy on the machine, or a page under a name that leads to loopback (DNS rebinding), ends nobody's call."""
     assert scopes(Strangers.of(AccessSettings(), host="127.0.0.1"), client) == CALL
+
+
+def test_a_page_of_an_allowed_site_may_call_and_no_more() -> None:
+    """The operator let the site use the server; not its visitors' machines be the server's administrators."""
+    strangers = Strangers.of(AccessSettings(), host="127.0.0.1")
+    assert scopes(strangers, HERE, Standing.ALLOWED) == CALL
+    assert scopes(strangers, HERE, Standing.OWN) == ALL
 
 
 @pytest.mark.parametrize("rule", ["loopback-without-keys", "loopback", "never"])

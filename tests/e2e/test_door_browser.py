@@ -71,7 +71,7 @@ def test_a_page_of_another_site_can_t_call_with_its_visitor_s_browser(
     server = start_server(logging__level="info")
     page.goto(f"{site}/page.html")
     seen = page.evaluate(TRY, server.http)
-    assert seen == {"websocket": "refused", "offer": "refused", "blind": "opaque", "health": "refused"}
+    assert seen == {"websocket": "refused", "offer": "refused", "blind": "refused", "health": "refused"}
     assert server.stop() == 0
     assert "call_opened" not in server.log()
 
@@ -81,6 +81,6 @@ def test_a_page_of_a_listed_site_can(start_server: Any, page: Page, site: str) -
     server = start_server(access__allowed_origins=site)
     page.goto(f"{site}/page.html")
     seen = page.evaluate(TRY, server.http)
-    assert seen == {"websocket": "ready", "offer": "invalid_sdp", "blind": "opaque", "health": 200}
+    assert seen == {"websocket": "ready", "offer": "invalid_sdp", "blind": "refused", "health": 200}
     assert server.stop() == 0
     assert server.log().count("call_opened") == 1

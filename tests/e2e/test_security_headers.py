@@ -88,7 +88,7 @@ def test_the_page_keeps_its_own_policy(server: Any, path: str) -> None:
 def test_behind_a_proxy_s_tls_browsers_are_told_to_stay_with_it(start_server: Any) -> None:
     """As long as the setting says, and only where a trusted proxy says that it was TLS."""
     server = start_server(access__trusted_proxies="127.0.0.1", server__hsts_seconds=3600)
-    forwarded = "X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: {}\r\n"
+    forwarded = "X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Host: voice.example\r\nX-Forwarded-Proto: {}\r\n"
     _, headers = answer_to(server, request("GET", "/healthz", forwarded.format("https")))
     assert dict(headers)["strict-transport-security"] == "max-age=3600"
     _, headers = answer_to(server, request("GET", "/healthz", forwarded.format("http")))

@@ -118,12 +118,12 @@ def test_voice_agent_call_speaks_over_wss(
 def test_pages_and_handshakes_know_that_they_are_secure(
     start_server: Any, certificates: Certificates
 ) -> None:
-    """The own origin is https, browsers are told to stay with it, and http pages of the same host are strangers."""
+    """The own origin is https, browsers are told to stay with it but on localhost, and http pages are strangers."""
     server = start_server(**certificates.settings)
     trust = certificates.trust()
-    status, headers, _ = ask(server, trust, "/")
-    assert status == 200
-    assert headers["Strict-Transport-Security"] == "max-age=2592000"
+    for host, value in (("voice.example", "max-age=2592000"), ("localhost", None), ("127.0.0.1", None)):
+        status, headers, _ = ask(server, trust, "/", Host=host)
+        assert (status, headers["Strict-Transport-Security"]) == (200, value)
     assert ask(server, trust, "/healthz", Origin=server.http)[0] == 200
     assert ask(server, trust, "/healthz", Origin=f"http://127.0.0.1:{server.port}")[0] == 403
 

@@ -339,6 +339,34 @@ async def test_who_is_no_browser_names_no_page(kind: str) -> None:
     assert len(one.inside.scopes) == 1
 
 
+@pytest.mark.parametrize(
+    ("site", "mode", "is_served"),
+    [
+        ("cross-site", "no-cors", False),
+        ("same-site", "no-cors", False),
+        ("cross-site", "navigate", True),
+        ("same-origin", "no-cors", True),
+        ("none", "navigate", True),
+    ],
+)
+async def test_what_a_stranger_s_page_embeds_is_not_served(site: str, mode: str, is_served: bool) -> None:
+    """An image or a script has no Origin, but browsers say where it is wanted (Fetch Metadata); links are followed."""
+    one = house(OPEN_TO_ALL)
+    await one.ask("http", ("Sec-Fetch-Site", site), ("Sec-Fetch-Mode", mode))
+    assert len(one.inside.scopes) == is_served
+
+
+@pytest.mark.parametrize(
+    ("scheme", "host", "is_told"),
+    [("https", "voice.example", True), ("http", "voice.example", False), ("https", "localhost:8443", False)],
+)
+async def test_browsers_are_told_to_stay_with_tls(scheme: str, host: str, is_told: bool) -> None:
+    """Over TLS only (RFC 6797, section 7.2), and not on the name that every developer's machine has."""
+    one = house(OPEN_TO_ALL)
+    answer = await one.ask("http", scheme=scheme, headers=[(b"host", host.encode())])
+    assert header(answer, "strict-transport-security") == (["max-age=2592000"] if is_told else [])
+
+
 @KINDS
 async def test_the_own_origin_is_the_one_that_the_browser_sees(kind: str) -> None:
     """Behind a trusted proxy that ends TLS the page is https; without that trust it is a stranger's."""

@@ -1,8 +1,8 @@
 """Who may call without showing anything.
 
 The rule is about the address that the server is bound to. A proxy on the same machine makes everybody look near; so
-who comes through one, as far as that shows, may call and no more, and so may a page that reached the loopback address
-under another name (DNS rebinding).
+who comes through one, as far as that shows, may call and no more, and so may pages: of sites that are allowed, and those
+that reached the loopback address under a name of their own (DNS rebinding).
 """
 
 import ipaddress
@@ -11,7 +11,7 @@ from typing import Final, Self
 import attrs
 
 from voice_agent.access.client import Client
-from voice_agent.access.origins import own_origin
+from voice_agent.access.origins import Standing, own_origin
 from voice_agent.access.tokens import takes_tokens
 from voice_agent.core.errors import UnsafeBindError
 from voice_agent.core.identity import ANONYMOUS, Identity, Scope
@@ -74,13 +74,19 @@ class Strangers:
         """Return what they are to a server that listens on ``host``."""
         if not may_be_anonymous(access):
             return cls(near=None, far=None)
+        if access.anonymous == ANYBODY:
+            return cls(near=ANONYMOUS_CALLER, far=ANONYMOUS_CALLER)
         if is_loopback(host):
             return cls(near=ANONYMOUS, far=ANONYMOUS_CALLER)
-        caller = ANONYMOUS_CALLER if access.anonymous == ANYBODY else None
-        return cls(near=caller, far=caller)
+        return cls(near=None, far=None)
 
-    def identify(self, client: Client) -> Identity | None:
-        """Return who that is."""
+    def identify(self, client: Client, standing: Standing) -> Identity | None:
+        """Return who that is; ``standing`` is that of the page that asks, if one does."""
         server = own_origin(client)
-        is_near = server is not None and server.is_loopback and not client.came_by_proxy
+        is_near = (
+            server is not None
+            and server.is_loopback
+            and not client.came_by_proxy
+            and standing in {Standing.NO_PAGE, Standing.OWN}
+        )
         return self.near if is_near else self.far

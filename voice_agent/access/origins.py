@@ -50,7 +50,7 @@ class AllowedOrigins:
         """Judge the request of an ASGI scope."""
         told = [value for name, value in scope["headers"] if name == b"origin"]
         if not told:
-            return Standing.NO_PAGE
+            return Standing.FOREIGN if _is_embedded(scope) else Standing.NO_PAGE
         origin = _parse(told[0].decode("latin-1")) if len(told) == 1 else None
         if origin is None:
             return Standing.FOREIGN
@@ -62,6 +62,16 @@ class AllowedOrigins:
 def own_origin(client: Client) -> Origin | None:
     """Return what the server's own pages have for an origin, as the client sees it; None when it names no host."""
     return _parse(f"{client.scheme}://{client.host}")
+
+
+def may_insist_on_tls(client: Client) -> bool:
+    """Whether the answer may tell browsers to come back by TLS alone (RFC 6797).
+
+    It came by TLS, the server's or a trusted proxy's; and the host is not this machine's own name, for browsers would
+    refuse whatever else is developed there without TLS.
+    """
+    server = own_origin(client)
+    return client.scheme == "https" and server is not None and not server.is_loopback
 
 
 def is_preflight(scope: Mapping[str, Any]) -> bool:
@@ -95,6 +105,18 @@ def foreign() -> Refusal:
             "Pages of this origin may not use the server; its operator can allow it in access.allowed_origins.",
             field="Origin",
         )
+    )
+
+
+def _is_embedded(scope: Mapping[str, Any]) -> bool:
+    """Whether a page of another site embeds the answer, as an image for instance: such requests have no ``Origin``.
+
+    Browsers tell so in Fetch Metadata. A link that is followed, which is a navigation, is nobody's embedding.
+    """
+    told = {name: value for name, value in scope["headers"] if name in {b"sec-fetch-site", b"sec-fetch-mode"}}
+    return (
+        told.get(b"sec-fetch-site") in {b"cross-site", b"same-site"}
+        and told.get(b"sec-fetch-mode") != b"navigate"
     )
 
 

@@ -23,14 +23,13 @@ from voice_agent.access.admitted import SCOPE_KEY, Admitted
 from voice_agent.access.anonymous import Strangers, asks_who
 from voice_agent.access.authenticator import Authenticator, Credentials
 from voice_agent.access.client import Client, TrustedProxies
-from voice_agent.access.origins import AllowedOrigins, Standing, cors_headers, foreign
+from voice_agent.access.origins import AllowedOrigins, Standing, cors_headers, foreign, may_insist_on_tls
 from voice_agent.access.presented import AmbiguousError, take_credentials
 from voice_agent.access.refusal import Refusal, ambiguous
 from voice_agent.access.turnstile import OpenTurnstile, Turnstile
 from voice_agent.core.errors import UnauthenticatedError
 from voice_agent.core.problem import PROBLEM_TYPE, Problem
 from voice_agent.core.request_errors import TooManyFailuresError, UnavailableError
-from voice_agent.server.security_headers import STRICT_TRANSPORT_SECURITY
 from voice_agent.settings.current import CurrentSettings
 from voice_agent.settings.lists import networks, split_list
 from voice_agent.transports.websocket.endpoint import Receive, Scope, Send, refuse_handshake
@@ -70,9 +69,8 @@ class Door:
         rules = self._rules_in_force()
         client = rules.proxies.find_client(scope)
         answer = _Answer(scope=scope, send=send, standing=rules.origins.standing(scope, client))
-        if client.scheme == "https" and rules.hsts_seconds:
-            # Also where a proxy ends the TLS.
-            answer.headers.append((STRICT_TRANSPORT_SECURITY, b"max-age=%d" % rules.hsts_seconds))
+        if may_insist_on_tls(client) and rules.hsts_seconds:
+            answer.headers.append((b"strict-transport-security", b"max-age=%d" % rules.hsts_seconds))
         inside = await self._let_in(scope, client, rules, answer)
         if isinstance(inside, Refusal):
             await answer.refuse(inside)
@@ -96,7 +94,7 @@ class Door:
             credentials, inside = take_credentials(scope)
         except AmbiguousError:
             return ambiguous()
-        admitted = await self._identify(credentials, client, rules)
+        admitted = await self._identify(credentials, client, answer.standing, rules)
         if admitted.identity is not None:
             verdict = turnstile.enters(client.address, admitted.identity)
             answer.headers.extend(verdict.headers)
@@ -109,9 +107,12 @@ class Door:
             SCOPE_KEY: admitted,
         }
 
-    async def _identify(self, credentials: Credentials, client: Client, rules: "_Rules") -> Admitted:
+    async def _identify(
+        self, credentials: Credentials, client: Client, standing: Standing, rules: "_Rules"
+    ) -> Admitted:
         if not rules.asks_who or not credentials.are_shown:
-            return Admitted(identity=rules.strangers.identify(client), address=client.address)
+            stranger = rules.strangers.identify(client, standing)
+            return Admitted(identity=stranger, address=client.address)
         try:
             identity = await self.authenticator.identify(credentials, address=client.address)
         except (UnauthenticatedError, TooManyFailuresError, UnavailableError) as fault:

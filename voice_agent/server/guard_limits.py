@@ -75,9 +75,6 @@ class GuardLimits:
     close_timeout_seconds: float = 5 * SECONDS
     """How long leaving :func:`~voice_agent.server.listening.open_http_server` waits for what is left."""
 
-    hsts_seconds: float = 0
-    """How long browsers that came by TLS come back by TLS alone; 0 tells them nothing."""
-
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
         """Take the operator's limits; the ones that no setting names keep their defaults."""
@@ -96,7 +93,6 @@ class GuardLimits:
                 session.finish_timeout_seconds + session.close_timeout_seconds + HANDLER_EXIT_MARGIN
             ),
             close_timeout_seconds=session.close_timeout_seconds,
-            hsts_seconds=server.hsts_seconds,
         )
 
 

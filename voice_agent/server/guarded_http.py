@@ -1,6 +1,5 @@
 """GuardedH11Protocol and GuardedHTTPStream: HTTP/1.1 only, bounded headers and bodies, an exact answer to bad bytes."""
 
-from collections.abc import Iterable
 from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
@@ -109,11 +108,8 @@ class GuardedH11Protocol(H11Protocol):
     async def stream_send(self, event: StreamEvent) -> None:
         """Send what a stream answers; here pass all answers but the guard's own."""
         if isinstance(event, Response) and event.status_code >= HTTPStatus.OK:
-            event = replace(event, headers=self._completed(event.headers))
+            event = replace(event, headers=completed(event.headers))
         await super().stream_send(event)
-
-    def _completed(self, headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-        return completed(headers, hsts_seconds=self._conversation.limits.hsts_seconds if self.ssl else None)
 
     async def answer(self, error: VoiceAgentError, headers: Headers = ()) -> None:
         """Tell a problem if no response has begun, then close; the application is told that it is over."""
@@ -137,7 +133,7 @@ class GuardedH11Protocol(H11Protocol):
             *headers,
             *self.config.response_headers("h11"),
         ]
-        described = self._completed(described)
+        described = completed(described)
         events: list[H11SendableEvent] = [
             h11.Response(status_code=problem.status, headers=described, reason=problem.title.encode())
         ]

@@ -18,20 +18,9 @@ HEADERS: Final = (
     (b"cache-control", b"no-store"),
 )
 
-STRICT_TRANSPORT_SECURITY: Final = b"strict-transport-security"
 
-
-def completed(
-    headers: Iterable[tuple[bytes, bytes]], *, hsts_seconds: float | None = None
-) -> list[tuple[bytes, bytes]]:
-    """Return the headers of an answer with those that it lacks.
-
-    ``hsts_seconds`` is for answers over TLS: browsers come back by TLS alone for so long (RFC 6797); None elsewhere,
-    where it must not be sent.
-    """
+def completed(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Return the headers of an answer with those that it lacks."""
     present = list(headers)
     names = {name.lower() for name, _ in present}
-    present += [(name, value) for name, value in HEADERS if name not in names]
-    if hsts_seconds and STRICT_TRANSPORT_SECURITY not in names:
-        present.append((STRICT_TRANSPORT_SECURITY, b"max-age=%d" % int(hsts_seconds)))
-    return present
+    return present + [(name, value) for name, value in HEADERS if name not in names]
