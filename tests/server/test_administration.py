@@ -289,12 +289,20 @@ async def test_a_session_is_ended_in_order(
     ],
 )
 async def test_each_needs_its_scope(
-    autojump_clock: MockClock, place: Place, method: str, path: str, scope: Scope
+    autojump_clock: MockClock,
+    place: Place,
+    audited: io.StringIO,
+    method: str,
+    path: str,
+    scope: Scope,
 ) -> None:
-    """Every other scope together is refused with 403, and nothing happens."""
+    """Every other scope together is refused with 403, which is audited, and nothing happens."""
     rest = somebody("k", EVERY_TENANT, *(other for other in Scope if other is not scope))
     answer = await place.client(rest).open(path, method=method)
     assert answer.status_code == 403
+    [line] = map(json.loads, audited.getvalue().splitlines())
+    assert (line["actor"], line["action"], line["outcome"]) == ("k", scope.value, "refused")
+    assert line["target"] == f"{method} {path}"
     assert not place.stopping.begun.is_set()
     right = await place.client(somebody("k", EVERY_TENANT, scope)).open(path, method=method)
     assert right.status_code in {200, 202, 404}
@@ -518,10 +526,12 @@ async def test_settings_are_shown_with_their_sources_and_without_secrets(
 
 @pytest.mark.parametrize(("method", "path"), [("POST", "/v1/drain"), ("GET", "/v1/settings")])
 async def test_a_tenant_does_not_run_the_server(
-    autojump_clock: MockClock, place: Place, method: str, path: str
+    autojump_clock: MockClock, place: Place, audited: io.StringIO, method: str, path: str
 ) -> None:
     """An administrator of one tenant reaches that tenant's calls, and not the process that others share."""
     answer = await place.client(ACME).open(path, method=method)
     assert answer.status_code == 403
+    [line] = map(json.loads, audited.getvalue().splitlines())
+    assert (line["actor"], line["outcome"]) == ("acme-1", "refused")
     assert (await answer.get_json(force=True))["code"] == "forbidden"
     assert not place.stopping.begun.is_set()

@@ -5,10 +5,11 @@ from http import HTTPStatus
 from typing import Final, Protocol
 
 import attrs
-from quart import Blueprint, Response
+from quart import Blueprint, Response, request
 
 from voice_agent.core.errors import ForbiddenError
 from voice_agent.core.identity import Scope
+from voice_agent.observability.audit import Outcome, audit
 from voice_agent.settings.effective import EffectiveSettings
 from voice_agent.web.described import Answer, Operation, described
 from voice_agent.web.json_answers import json_answer
@@ -91,6 +92,13 @@ def _who_runs_the_server() -> Sender:
     """
     who = sender()
     if not who.identity.may_run_server:
+        audit(
+            actor=who.identity.key_id,
+            action="run_server",
+            outcome=Outcome.REFUSED,
+            target=f"{request.method} {request.path}",
+            address=who.address,
+        )
         raise ForbiddenError(
             f"This concerns the whole server, and the tenant {who.identity.tenant!r} has calls in it only."
         )

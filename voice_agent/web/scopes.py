@@ -13,6 +13,7 @@ from quart import Quart, Response, request
 from voice_agent.access.admitted import admitted
 from voice_agent.access.refusal import Refusal, identity_for
 from voice_agent.core.identity import Scope
+from voice_agent.observability.audit import Outcome, audit
 from voice_agent.web.problems import answer_refusal
 
 View = TypeVar("View", bound=Callable[..., Awaitable[Any]])
@@ -72,6 +73,17 @@ def enforce_scopes(app: Quart) -> None:
 
 
 def refusal(need: Scope) -> Response | None:
-    """Return the answer to a request whose identity has not the scope, or None."""
-    refused = identity_for(need, admitted(request.scope))
-    return answer_refusal(refused) if isinstance(refused, Refusal) else None
+    """Return the answer to a request whose identity has not the scope, or None; who asks for too much is audited."""
+    who = admitted(request.scope)
+    refused = identity_for(need, who)
+    if not isinstance(refused, Refusal):
+        return None
+    if who.identity is not None and need is not Scope.CALL:
+        audit(
+            actor=who.identity.key_id,
+            action=need.value,
+            outcome=Outcome.REFUSED,
+            target=f"{request.method} {request.path}",
+            address=who.address,
+        )
+    return answer_refusal(refused)
