@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -240,6 +241,7 @@ def serve_with_full_log() -> tuple[subprocess.Popen[str], str]:
             stdout=subprocess.PIPE,
             stderr=full,
             text=True,
+            env={**os.environ, "VOICE_AGENT__SERVER__LAME_DUCK_SECONDS": "0"},
         )
     assert process.stdout is not None
     return process, process.stdout.readline().split("http://")[1].split()[0]

@@ -1,5 +1,6 @@
 """The drain under virtual time: who is told, how long it waits, and what it does to those who stay."""
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
@@ -263,3 +264,13 @@ async def test_a_drain_is_begun_once(autojump_clock: MockClock) -> None:
     stopping.begin("SIGTERM")
     assert (stopping.cause, stopping.deadline) == ("request", deadline)
     assert told == [GRACE + LAST_RESORT_SECONDS]
+
+
+async def test_what_comes_last_is_told_how_long_it_has(autojump_clock: MockClock) -> None:
+    """Any time before a drain; then what is left of the five seconds after the deadline, and never nothing at all."""
+    stopping = Stopping(CurrentSettings(SETTINGS))
+    assert stopping.seconds_left() == math.inf
+    stopping.begin("SIGTERM")
+    assert GRACE < stopping.seconds_left() < GRACE + EXIT_WITHIN_SECONDS
+    await trio.sleep(GRACE + EXIT_WITHIN_SECONDS)
+    assert 0 < stopping.seconds_left() < 1

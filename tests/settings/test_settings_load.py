@@ -176,7 +176,7 @@ def test_every_mistake_of_every_layer_is_named_at_once(tmp_path: Path) -> None:
         ("[server]\nport = 1\nport = 2", "settings.toml:3: not valid TOML: Cannot overwrite a value"),
         ("[server]\nport = \n", "settings.toml:2: not valid TOML: Invalid value"),
         ("x = " + "9" * 5000, "settings.toml: not valid TOML: A number has too many digits"),
-        ("#" * (MAX_FILE_BYTES + 1), "settings.toml: is larger than 1048576 bytes"),
+        ("#" * (MAX_FILE_BYTES + 1), "settings.toml: is larger than 131072 bytes"),
     ],
 )
 def test_each_mistake_in_a_file_has_its_words(tmp_path: Path, text: str, words: str) -> None:

@@ -132,7 +132,7 @@ async def _open_server(
     lag = LoopLag(metrics.loop_lag_seconds.observe)
     async with (
         open_tracing(settings.tracing, metrics) as tracing,
-        open_storage(current, metrics) as stored,
+        open_storage(current, metrics, seconds_left=stopping.seconds_left) as stored,
         open_services(settings, metrics=metrics, tracing=tracing) as opened,
     ):
         services = attrs.evolve(opened, storage=None if stored is None else stored.storage)

@@ -1,5 +1,6 @@
 """Stopping: the decision that the server stops, made once, by a signal or by a request."""
 
+import math
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -7,11 +8,14 @@ from typing import Final
 import structlog
 import trio
 
-from voice_agent.core.units import SECONDS
+from voice_agent.core.units import MS, SECONDS
 from voice_agent.settings.current import CurrentSettings
 
 EXIT_WITHIN_SECONDS: Final = 5 * SECONDS
 """The process has ended so long after the grace time; drain.py divides it up."""
+EXIT_SECONDS: Final = 500 * MS
+"""What remains of it for the workers and the interpreter."""
+MIN_LAST_SECONDS: Final = 200 * MS
 LAST_RESORT_SECONDS: Final = 8 * SECONDS
 """So long after the grace time the process is ended from outside Trio: a drain that misses its time is a defect."""
 
@@ -42,6 +46,12 @@ class Stopping:
         """When calls that go on are ended, on Trio's clock."""
         self.deadline_utc = datetime.fromtimestamp(0, UTC)
         """The same on the wall clock, for callers."""
+
+    def seconds_left(self) -> float:
+        """Return how long what comes last may take, for the process to end in time; there is no end before the begin."""
+        if not self.begun.is_set():
+            return math.inf
+        return max(MIN_LAST_SECONDS, self.deadline + EXIT_WITHIN_SECONDS - EXIT_SECONDS - trio.current_time())
 
     def begin(self, cause: str, *, is_urgent: bool = False) -> None:
         """Stop in good order; the first decision counts. ``is_urgent`` leaves the lame-duck seconds out."""

@@ -1,8 +1,9 @@
 """open_storage: from settings to a store, the task that writes to it, and the one that deletes what is old."""
 
+import math
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Final
@@ -46,8 +47,12 @@ def file_of(settings: StoreSettings) -> Path:
 
 
 @asynccontextmanager
-async def open_storage(current: CurrentSettings, metrics: Metrics) -> AsyncIterator[Stored | None]:
+async def open_storage(
+    current: CurrentSettings, metrics: Metrics, *, seconds_left: Callable[[], float] = lambda: math.inf
+) -> AsyncIterator[Stored | None]:
     """Keep sessions for as long as the block lasts; then what waits is written. None where nothing is kept.
+
+    ``seconds_left`` is asked at the end how long the process may go on; what waits has no more than that.
 
     Raises:
         StoreCorruptError: what is kept can't be read.
@@ -71,7 +76,7 @@ async def open_storage(current: CurrentSettings, metrics: Metrics) -> AsyncItera
             open_journal_writer(
                 store,
                 max_waiting_bytes=settings.max_waiting_bytes,
-                drain_seconds=settings.drain_seconds,
+                drain_seconds=lambda: min(settings.drain_seconds, seconds_left()),
                 hooks=hooks,
             ) as writer,
             trio.open_nursery() as nursery,

@@ -123,6 +123,7 @@ async def _close(
         close_seconds=record.close_seconds,
         stage_waited_for=record.stage_waited_for,
         tasks_left=record.tasks_left,
+        settings_version=session.settings_version,
         network=None if record.network is None else record.network.as_dict(),
     )
 

@@ -156,9 +156,16 @@ class JournalWriter:
 
 @asynccontextmanager
 async def open_journal_writer(
-    store: Store, *, max_waiting_bytes: int, drain_seconds: float, hooks: WriterHooks | None = None
+    store: Store,
+    *,
+    max_waiting_bytes: int,
+    drain_seconds: float | Callable[[], float],
+    hooks: WriterHooks | None = None,
 ) -> AsyncIterator[JournalWriter]:
-    """Write for as long as the block lasts; then what waits is written within ``drain_seconds``, or named as lost."""
+    """Write for as long as the block lasts; then what waits is written within ``drain_seconds``, or named as lost.
+
+    A function is asked for them then.
+    """
     writer = JournalWriter(store, max_waiting_bytes=max_waiting_bytes, hooks=hooks or WriterHooks())
     # The task goes on when the block is cancelled, for the last writes come then; the scope ends it in any case.
     writing = trio.CancelScope(shield=True)
@@ -172,7 +179,8 @@ async def open_journal_writer(
         try:
             yield writer
         finally:
-            with trio.move_on_after(drain_seconds, shield=True):
+            seconds = drain_seconds() if callable(drain_seconds) else drain_seconds
+            with trio.move_on_after(seconds, shield=True):
                 await writer.drain()
             if writer.waiting:
                 log.error("journal_lost", writes=writer.waiting)
