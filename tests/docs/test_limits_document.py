@@ -8,7 +8,7 @@ import attrs
 from voice_agent.core.errors import CallerError
 from voice_agent.core.identity import Quotas
 from voice_agent.core.limits import Limit
-from voice_agent.settings.schema import LimitsSettings
+from voice_agent.settings.schema import AdmissionSettings, LimitsSettings
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs/limits.md").read_text()
@@ -25,9 +25,10 @@ def rows(section: str) -> list[list[str]]:
 
 
 def test_every_setting_of_the_section_is_explained_and_no_other() -> None:
-    """An operator finds each of them."""
-    named = set(re.findall(r"`limits\.(\w+)`", DOCUMENT))
-    assert named == {field.name for field in attrs.fields(LimitsSettings)}
+    """An operator finds each of them, and of the section `admission` too."""
+    for section, kind in (("limits", LimitsSettings), ("admission", AdmissionSettings)):
+        named = set(re.findall(rf"`{section}\.(\w+)`", DOCUMENT))
+        assert named == {field.name for field in attrs.fields(kind)}
 
 
 def test_every_limit_has_its_row() -> None:

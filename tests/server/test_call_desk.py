@@ -174,7 +174,12 @@ async def test_a_call_holds_its_place_from_the_handshake_to_its_end(
         nursery.start_soon(desk, SCOPE, wire.receive, wire.send)
         await wait_all_tasks_blocked()
         assert wire.sent[0]["type"] == "websocket.accept"
-        assert readiness(desk).detail == {"draining": False, "calls": 1, "full": True}
+        assert readiness(desk).detail == {
+            "draining": False,
+            "calls": 1,
+            "full": True,
+            "overloaded": False,
+        }
         assert not readiness(desk).is_ready
         wire.say({"type": "start"})
         wire.say({"type": "stop"})

@@ -274,6 +274,7 @@ def test_the_table_of_http_answers_names_real_codes() -> None:
         (429, request_errors.RateLimitedError.code),
         (429, request_errors.TooManyCallsError.code),
         (503, "full"),
+        (503, request_errors.ServerOverloadedError.code),
         (503, "draining"),
     ]
 

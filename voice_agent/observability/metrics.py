@@ -20,7 +20,9 @@ OPENMETRICS_TYPE: Final = f"{OPENMETRICS}; version=1.0.0; charset=utf-8"
 
 NO_STAGE: Final = "none"
 """The close waited for nothing that can be named."""
-QUEUES: Final = ("inbox", "voice activity", "recogniser", "outbox")
+VOICE_ACTIVITY: Final = "voice activity"
+RECOGNISER: Final = "recogniser"
+QUEUES: Final = ("inbox", VOICE_ACTIVITY, RECOGNISER, "outbox")
 TRANSCRIPT_KINDS: Final = ("partial", "final", "rejected")
 PACKET_OUTCOMES: Final = ("received", "lost", "late")
 RELOAD_OUTCOMES: Final = ("applied", "unchanged", "refused")
@@ -196,6 +198,12 @@ class Metrics:
             ["outcome"],
             registry=registry,
         )
+        self.stage_load = Gauge(
+            "voice_agent_stage_load",
+            "The share of the time of a stage's workers that calls take, by stage; admission goes by it.",
+            ["stage"],
+            registry=registry,
+        )
         self.ready = Gauge(
             "voice_agent_ready", "1 while a new call would be served, as /readyz says.", registry=registry
         )
@@ -206,13 +214,6 @@ class Metrics:
             registry=registry,
         )
         self.store = StoreMetrics(registry)
-        self.tasks = Gauge("voice_agent_tasks", "Trio tasks that are alive.", registry=registry)
-        self.media_tasks = Gauge(
-            "voice_agent_media_tasks", "Asyncio tasks of the WebRTC media thread.", registry=registry
-        )
-        self.threads = Gauge(
-            "voice_agent_threads", "Threads of the process, native ones too.", registry=registry
-        )
         self.auth_failures_total = Counter(
             "voice_agent_auth_failures_total",
             "Requests whose credentials were refused, by what was wrong with them.",
@@ -247,6 +248,18 @@ class Metrics:
             "Unix time at which the certificate in use ends; 0 without TLS.",
             registry=registry,
         )
+        self._watch_process(registry)
+        self._begin_at_zero()
+
+    def _watch_process(self, registry: CollectorRegistry) -> None:
+        """What the process itself is made of."""
+        self.tasks = Gauge("voice_agent_tasks", "Trio tasks that are alive.", registry=registry)
+        self.media_tasks = Gauge(
+            "voice_agent_media_tasks", "Asyncio tasks of the WebRTC media thread.", registry=registry
+        )
+        self.threads = Gauge(
+            "voice_agent_threads", "Threads of the process, native ones too.", registry=registry
+        )
         self.connections_open = Gauge(
             "voice_agent_connections_open", "TCP connections that are open now.", registry=registry
         )
@@ -257,8 +270,6 @@ class Metrics:
             registry=registry,
         )
 
-        self._begin_at_zero()
-
     def _begin_at_zero(self) -> None:
         """Have every value of a closed set of labels from the start, so that a rate sees its first event too."""
         for reason in CloseReason:
@@ -267,6 +278,8 @@ class Metrics:
             self.transcripts_total.labels(kind)
         for stage in QUEUES:
             self.queue_seconds.labels(stage)
+        for stage in (VOICE_ACTIVITY, RECOGNISER):
+            self.stage_load.labels(stage)
         for stage in (*STAGES, NO_STAGE):
             self.close_seconds.labels(stage)
             self.slow_closes_total.labels(stage)

@@ -8,7 +8,7 @@ import trio
 
 from voice_agent.core.events import CloseRecord
 from voice_agent.core.transcripts import TranscriptResult
-from voice_agent.observability.metrics import Metrics
+from voice_agent.observability.metrics import RECOGNISER, VOICE_ACTIVITY, Metrics
 from voice_agent.observability.tracing import Tracing
 from voice_agent.server.speech_metrics import SpeechMetrics
 from voice_agent.session.body_error import BodyError
@@ -16,7 +16,8 @@ from voice_agent.session.services import Services
 from voice_agent.settings.schema import Settings
 from voice_agent.speech.batching import open_batched_engine
 from voice_agent.speech.models import load_models
-from voice_agent.speech.silero import open_silero
+from voice_agent.speech.silero import WORKER_THREADS, open_silero
+from voice_agent.speech.work_meter import WorkMeter
 
 log = structlog.get_logger(__name__)
 
@@ -47,16 +48,20 @@ async def open_services(
 
     measured = SpeechMetrics(instruments)
     recogniser = settings.recogniser
+    meters = {RECOGNISER: WorkMeter(recogniser.worker_threads), VOICE_ACTIVITY: WorkMeter(WORKER_THREADS)}
     body = BodyError()
     with body.unwrapped():
         async with (
-            open_silero(models.voice_activity, on_batch=measured.voice_activity_batch) as voice_activity,
+            open_silero(
+                models.voice_activity, on_batch=measured.voice_activity_batch, meter=meters[VOICE_ACTIVITY]
+            ) as voice_activity,
             open_batched_engine(
                 models.recogniser,
                 worker_threads=recogniser.worker_threads,
                 max_batch=recogniser.max_batch,
                 max_waiting=recogniser.max_waiting,
                 on_batch=measured.recogniser_batch,
+                meter=meters[RECOGNISER],
             ) as engine,
             trio.open_nursery() as supervisor,
         ):
@@ -68,6 +73,7 @@ async def open_services(
                     metrics=instruments,
                     tracing=tracing or Tracing.of_program(),
                     supervisor=supervisor,
+                    work_meters=meters,
                     on_close=on_close,
                 )
             supervisor.cancel_scope.cancel()

@@ -17,10 +17,12 @@ from voice_agent.core.identity import Scope as AccessScope
 from voice_agent.core.request_errors import (
     ServerDrainingError,
     ServerFullError,
+    ServerOverloadedError,
     StoreAwayError,
     UnavailableError,
 )
 from voice_agent.core.transport import Transport, Wire
+from voice_agent.server.admission import Admission
 from voice_agent.session.call_limits import CallLimits
 from voice_agent.session.open import open_session
 from voice_agent.session.registry import CallRegistry, Place
@@ -49,6 +51,8 @@ class CallDesk:
     """What is in force for the calls to come; the limits follow it while a call lasts."""
     limiter: Limiter | None = None
     """How often one caller may call; None counts nobody."""
+    admission: Admission | None = None
+    """Whether another call would spoil the running ones; None never asks."""
     is_open: bool = True
     """False while the server drains."""
 
@@ -87,14 +91,28 @@ class CallDesk:
 
     def admit(self, caller: Caller) -> Refusal | None:
         """Return why no call is taken now from the caller; None when one is, which is counted, as refusals are."""
-        refusal = self.room_for(caller)
+        refusal = self.room_for(caller) or self._load_refusal()
         if refusal is None and self.limiter is not None:
             verdict = self.limiter.begins_call(caller)
             if verdict.refusal is not None:
                 refusal = attrs.evolve(verdict.refusal, headers=(*verdict.refusal.headers, *verdict.headers))
         if refusal is not None:
             self.count_refusal(refusal)
+        elif self.admission is not None:
+            self.admission.let_in()
         return refusal
+
+    @property
+    def is_overloaded(self) -> bool:
+        """Whether another call would spoil the running ones."""
+        return self.admission is not None and self.admission.is_refusing
+
+    def _load_refusal(self) -> Refusal | None:
+        if not self.is_overloaded:
+            return None
+        return _come_again(
+            ServerOverloadedError("Another call would spoil the running ones; try again soon.")
+        )
 
     def room_for(self, caller: Caller) -> Refusal | None:
         """Return why there is no room for a call of the caller; None when there is."""

@@ -118,10 +118,15 @@ class ReadinessChecks:
 def readiness(desk: CallDesk, checks: ReadinessChecks | None = None) -> Readiness:
     """Return whether a new call would be served, and why not; does not wait."""
     calls = len(desk.registry)
-    is_draining, is_full = not desk.is_open, desk.registry.is_full
-    detail: dict[str, Any] = {"draining": is_draining, "calls": calls, "full": is_full}
+    reasons = {
+        "draining": not desk.is_open,
+        "full": desk.registry.is_full,
+        "overloaded": desk.is_overloaded,
+    }
+    takes_calls = not any(reasons.values())
+    detail: dict[str, Any] = {"calls": calls, **reasons}
     if checks is None:
-        return Readiness(is_ready=not is_draining and not is_full, detail=detail)
+        return Readiness(is_ready=takes_calls, detail=detail)
     now = trio.current_time()
     detail["checks"] = {
         name: {
@@ -132,4 +137,4 @@ def readiness(desk: CallDesk, checks: ReadinessChecks | None = None) -> Readines
         }
         for name, found in checks.findings()
     }
-    return Readiness(is_ready=not is_draining and not is_full and checks.are_ok, detail=detail)
+    return Readiness(is_ready=takes_calls and checks.are_ok, detail=detail)

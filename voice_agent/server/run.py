@@ -33,6 +33,7 @@ from voice_agent.observability.metrics import Metrics
 from voice_agent.observability.process import count_threads
 from voice_agent.observability.repeats import tell_suppressed_each_minute
 from voice_agent.server.administration import Administration
+from voice_agent.server.admission import Admission
 from voice_agent.server.assembly import open_services
 from voice_agent.server.calls import CallDesk
 from voice_agent.server.door import Asgi, Door
@@ -139,7 +140,17 @@ async def _open_server(
         services.supervisor.start_soon(lag.probe, name="loop lag")
         registry = CallRegistry(lambda: current.now.server.max_calls)
         limiter = Limiter(current, on_hit=lambda limit: metrics.limit_hits_total.labels(limit).inc())
-        desk = CallDesk(services=services, registry=registry, settings=current, limiter=limiter)
+        admission = Admission(
+            current,
+            meters=services.work_meters,
+            lag=lag,
+            open_calls=lambda: len(registry),
+            on_sample=lambda stage, load: metrics.stage_load.labels(stage).set(load),
+        )
+        services.supervisor.start_soon(admission.watch, name="admission")
+        desk = CallDesk(
+            services=services, registry=registry, settings=current, limiter=limiter, admission=admission
+        )
         async with (
             open_media_thread() as media,
             open_webrtc_calls(desk, media.open_peer) as webrtc_calls,

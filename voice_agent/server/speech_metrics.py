@@ -1,6 +1,6 @@
 """What the workers of the speech models report, as metrics."""
 
-from voice_agent.observability.metrics import Metrics
+from voice_agent.observability.metrics import RECOGNISER, VOICE_ACTIVITY, Metrics
 from voice_agent.speech.batching import BatchReport
 from voice_agent.speech.engine import HEARING_RATE, Urgency
 
@@ -10,8 +10,8 @@ class SpeechMetrics:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._voice_activity_delay = metrics.queue_seconds.labels("voice activity")
-        self._recogniser_delay = metrics.queue_seconds.labels("recogniser")
+        self._voice_activity_delay = metrics.queue_seconds.labels(VOICE_ACTIVITY)
+        self._recogniser_delay = metrics.queue_seconds.labels(RECOGNISER)
 
     def voice_activity_batch(self, report: BatchReport) -> None:
         """Count one batch of the voice-activity model."""

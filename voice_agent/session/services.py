@@ -1,6 +1,6 @@
 """Services: what every call of a process shares."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import attrs
 import trio
@@ -12,6 +12,7 @@ from voice_agent.observability.tracing import Tracing
 from voice_agent.session.keeping import Storage
 from voice_agent.settings.schema import Settings
 from voice_agent.speech.engine import Engine, VoiceActivity
+from voice_agent.speech.work_meter import WorkMeter
 
 
 def _forget(record: CloseRecord, transcript: Sequence[TranscriptResult]) -> None:
@@ -25,6 +26,7 @@ class Services:
     ``supervisor`` is a nursery that outlives every call; the close watchdog lives there, so that it goes on
     watching when a call's own tasks misbehave. ``on_close`` is given each call's close record and finals.
     ``tracing`` is by default what the program has set up with OpenTelemetry for itself, if anything.
+    ``work_meters`` say how busy each stage of the speech models is, by its name.
     ``settings_version`` counts the replacements of the settings. ``storage`` keeps what callers are told; None keeps nothing.
     """
 
@@ -36,4 +38,5 @@ class Services:
     supervisor: trio.Nursery
     storage: Storage | None = None
     tracing: Tracing = attrs.field(factory=Tracing.of_program)
+    work_meters: Mapping[str, WorkMeter] = attrs.field(factory=dict)
     on_close: Callable[[CloseRecord, Sequence[TranscriptResult]], None] = _forget

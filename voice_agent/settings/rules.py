@@ -121,6 +121,23 @@ RULES: Final[tuple[Rule[Settings], ...]] = (
         "webrtc.allowed_networks must be networks as 10.0.0.0/8, separated by commas",
     ),
     Rule(
+        ("admission.resume_load", "admission.max_load"),
+        lambda settings: settings.admission.resume_load <= settings.admission.max_load,
+        "admission.resume_load must not be above admission.max_load, or refusing would end as it begins",
+    ),
+    Rule(
+        ("admission.resume_queue_seconds", "admission.max_queue_seconds"),
+        lambda settings: settings.admission.resume_queue_seconds <= settings.admission.max_queue_seconds,
+        "admission.resume_queue_seconds must not be above admission.max_queue_seconds, "
+        "or refusing would end as it begins",
+    ),
+    Rule(
+        ("admission.resume_lag_seconds", "admission.max_lag_seconds"),
+        lambda settings: settings.admission.resume_lag_seconds <= settings.admission.max_lag_seconds,
+        "admission.resume_lag_seconds must not be above admission.max_lag_seconds, "
+        "or refusing would end as it begins",
+    ),
+    Rule(
         ("limits.uncounted_networks",),
         lambda settings: are_networks(settings.limits.uncounted_networks),
         "limits.uncounted_networks must be networks as 10.0.0.0/8, separated by commas",

@@ -7,6 +7,7 @@ code reads fails a test too.
 import attrs
 
 from voice_agent.settings.sections.access import AccessSettings
+from voice_agent.settings.sections.admission import AdmissionSettings
 from voice_agent.settings.sections.hearing import AudioSettings, RecogniserSettings, VadSettings
 from voice_agent.settings.sections.limits import LimitsSettings
 from voice_agent.settings.sections.logging import LoggingSettings
@@ -20,6 +21,7 @@ from voice_agent.settings.sections.websocket import WebSocketSettings
 
 __all__ = [
     "AccessSettings",
+    "AdmissionSettings",
     "AudioSettings",
     "LimitsSettings",
     "LoggingSettings",
@@ -45,6 +47,7 @@ class Settings:
     websocket: WebSocketSettings = attrs.field(factory=WebSocketSettings)
     webrtc: WebRtcSettings = attrs.field(factory=WebRtcSettings)
     limits: LimitsSettings = attrs.field(factory=LimitsSettings)
+    admission: AdmissionSettings = attrs.field(factory=AdmissionSettings)
     session: SessionSettings = attrs.field(factory=SessionSettings)
     audio: AudioSettings = attrs.field(factory=AudioSettings)
     vad: VadSettings = attrs.field(factory=VadSettings)

@@ -26,6 +26,7 @@ import trio
 from voice_agent.core.errors import RecognitionFailedError
 from voice_agent.core.units import SECONDS
 from voice_agent.speech.engine import Recognition, RecognitionRequest, Urgency
+from voice_agent.speech.work_meter import WorkMeter
 
 CLOSE_DEADLINE_SECONDS: Final = 2 * SECONDS
 """The encoder on 30 s of speech takes under half a second, and the decoder looks up after each token."""
@@ -93,11 +94,14 @@ class WorkQueue(Generic[JobT, ResultT]):
         max_batch: int,
         max_waiting: int,
         on_batch: Callable[[BatchReport], None],
+        meter: WorkMeter,
     ) -> None:
         self._run_batch = run_batch
         self._max_batch = max_batch
         self._max_waiting = max_waiting
         self._on_batch = on_batch
+        self._meter = meter
+        meter.attach(self._oldest_submitted_at)
         self._limiter = trio.CapacityLimiter(worker_threads)
         self._waiting: list[_Ticket[JobT, ResultT]] = []
         self._running: set[_Ticket[JobT, ResultT]] = set()
@@ -111,6 +115,9 @@ class WorkQueue(Generic[JobT, ResultT]):
     def waiting(self) -> int:
         """Jobs that have a place and wait for a worker."""
         return len(self._waiting)
+
+    def _oldest_submitted_at(self) -> float | None:
+        return min((ticket.submitted_at for ticket in self._waiting if not ticket.is_droppable), default=None)
 
     async def submit(
         self,
@@ -207,6 +214,10 @@ class WorkQueue(Generic[JobT, ResultT]):
 
     async def _run(self, batch: list[_Ticket[JobT, ResultT]]) -> None:
         started_at = trio.current_time()
+        for ticket in batch:
+            if not ticket.is_droppable:
+                self._meter.note_wait(started_at - ticket.submitted_at, started_at)
+        self._meter.begin(started_at)
         self._running.update(batch)
         for ticket in batch:
             ticket.on_taken()
@@ -217,6 +228,7 @@ class WorkQueue(Generic[JobT, ResultT]):
                     if not ticket.is_abandoned:
                         await self._attempt([ticket])
         finally:
+            self._meter.end(trio.current_time())
             self._running.difference_update(batch)
             for ticket in batch:
                 if not ticket.settled.is_set():
@@ -269,10 +281,11 @@ async def open_work_queue(
     max_batch: int,
     max_waiting: int,
     on_batch: Callable[[BatchReport], None] = report_to_nobody,
+    meter: WorkMeter | None = None,
 ) -> AsyncIterator[WorkQueue[JobT, ResultT]]:
     """Open a queue with its workers; leaving abandons what is waiting or running.
 
-    ``on_batch`` is told of each batch, on the Trio thread. An exception of the body comes out in a group, as from
+    ``on_batch`` is told of each batch, on the Trio thread; ``meter`` measures the workers. An exception of the body comes out in a group, as from
     any nursery.
     """
     queue = WorkQueue(
@@ -281,6 +294,7 @@ async def open_work_queue(
         max_batch=max_batch,
         max_waiting=max_waiting,
         on_batch=on_batch,
+        meter=meter or WorkMeter(worker_threads),
     )
     async with trio.open_nursery() as nursery:
         for _ in range(worker_threads):
@@ -335,6 +349,7 @@ async def open_batched_engine(
     max_batch: int,
     max_waiting: int,
     on_batch: Callable[[BatchReport], None] = report_to_nobody,
+    meter: WorkMeter | None = None,
 ) -> AsyncIterator[BatchedEngine]:
     """Open an engine that runs ``model`` in ``worker_threads`` threads; :func:`open_work_queue` says more."""
     async with open_work_queue(
@@ -343,5 +358,6 @@ async def open_batched_engine(
         max_batch=max_batch,
         max_waiting=max_waiting,
         on_batch=on_batch,
+        meter=meter,
     ) as queue:
         yield BatchedEngine(queue)

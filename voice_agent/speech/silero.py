@@ -17,10 +17,12 @@ import numpy.typing as npt
 from voice_agent.speech.batching import BatchReport, WorkQueue, open_work_queue, report_to_nobody
 from voice_agent.speech.engine import HEARING_RATE, VAD_WINDOW
 from voice_agent.speech.onnx import Array, OnnxModel, Signature, TensorShape
+from voice_agent.speech.work_meter import WorkMeter
 
 CONTEXT_SAMPLES: Final = 64
 STATE_SIZE: Final = 128
 _STATE_PARTS: Final = 2
+WORKER_THREADS: Final = 1
 MAX_BATCH: Final = 32
 """Calls; a window costs 115 us alone, 58 us in a batch of 16, and no less in a larger one."""
 MAX_WAITING: Final = 10_000
@@ -171,14 +173,18 @@ class SileroVoiceActivity:
 
 @asynccontextmanager
 async def open_silero(
-    model: SileroModel, *, on_batch: Callable[[BatchReport], None] = report_to_nobody
+    model: SileroModel,
+    *,
+    on_batch: Callable[[BatchReport], None] = report_to_nobody,
+    meter: WorkMeter | None = None,
 ) -> AsyncIterator[SileroVoiceActivity]:
     """Open voice activity for many calls; :func:`~voice_agent.speech.batching.open_work_queue` says more."""
     async with open_work_queue(
         model.run_batch,
-        worker_threads=1,
+        worker_threads=WORKER_THREADS,
         max_batch=MAX_BATCH,
         max_waiting=MAX_WAITING,
         on_batch=on_batch,
+        meter=meter,
     ) as queue:
         yield SileroVoiceActivity(queue)
