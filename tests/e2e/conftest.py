@@ -314,3 +314,48 @@ def coturn(tmp_path: Path) -> Iterator[Coturn]:
 def beckett_words() -> str:
     """What is read in ``beckett.wav``."""
     return "ever tried ever failed no matter try again fail again fail better"
+
+
+class Network:
+    """A relay process."""
+
+    def __init__(self, *arguments: str) -> None:
+        relay = Path(__file__).with_name("udp_relay.py")
+        self.process = subprocess.Popen(
+            [sys.executable, str(relay), *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        assert self.process.stdout is not None
+        self.place = ":".join(self.process.stdout.readline().split())
+
+    def lead_to(self, answer: str) -> None:
+        """Lead to the first IPv4 candidate of an answer."""
+        candidates = [line.split() for line in answer.splitlines() if line.startswith("a=candidate:")]
+        host, port = next((c[4], c[5]) for c in candidates if "." in c[4])
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{host} {port}\n")
+        self.process.stdin.flush()
+
+    def end(self) -> dict[str, int]:
+        """End, and return what happened to the packets."""
+        counts, _ = self.process.communicate()
+        return json.loads(counts)
+
+
+@pytest.fixture
+def network() -> Iterator[Callable[..., Network]]:
+    """Start relays; they are ended after the test."""
+    networks: list[Network] = []
+
+    def start(*arguments: str) -> Network:
+        networks.append(Network(*arguments))
+        return networks[-1]
+
+    yield start
+    for it in networks:
+        if it.process.poll() is None:
+            it.process.kill()
+            it.process.communicate()

@@ -1,10 +1,7 @@
 """Speech over WebRTC through networks that lose, delay and reorder packets, to a real server process."""
 
-import json
 import statistics
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,51 +26,6 @@ FILE_SECONDS = 11
 MATCH_SECONDS = 0.3
 
 
-class Network:
-    """A relay process."""
-
-    def __init__(self, *arguments: str) -> None:
-        relay = Path(__file__).with_name("udp_relay.py")
-        self.process = subprocess.Popen(
-            [sys.executable, str(relay), *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        assert self.process.stdout is not None
-        self.place = ":".join(self.process.stdout.readline().split())
-
-    def lead_to(self, answer: str) -> None:
-        """Lead to the first IPv4 candidate of an answer."""
-        candidates = [line.split() for line in answer.splitlines() if line.startswith("a=candidate:")]
-        host, port = next((c[4], c[5]) for c in candidates if "." in c[4])
-        assert self.process.stdin is not None
-        self.process.stdin.write(f"{host} {port}\n")
-        self.process.stdin.flush()
-
-    def end(self) -> dict[str, int]:
-        """End, and return what happened to the packets."""
-        counts, _ = self.process.communicate()
-        return json.loads(counts)
-
-
-@pytest.fixture
-def network() -> Iterator[Callable[..., Network]]:
-    """Start relays; they are ended after the test."""
-    networks: list[Network] = []
-
-    def start(*arguments: str) -> Network:
-        networks.append(Network(*arguments))
-        return networks[-1]
-
-    yield start
-    for it in networks:
-        if it.process.poll() is None:
-            it.process.kill()
-            it.process.communicate()
-
-
 def starts(messages: list[dict[str, Any]], begin: float) -> list[float]:
     """When speech began on the server's clock while a file was played, counted from the file's begin."""
     found = [message["start"] for message in messages if message["type"] == "speech_started"]
@@ -89,7 +41,7 @@ def drifts(first: list[float], again: list[float]) -> list[float]:
 def test_speech_through_bad_networks_is_understood(
     start_server: Any,
     call: Callable[..., Any],
-    network: Callable[..., Network],
+    network: Callable[..., Any],
     assets: Path,
     words: Callable[[str], str],
     two_cities_words: str,
