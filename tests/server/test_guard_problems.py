@@ -32,6 +32,8 @@ def statuses(kind: type[VoiceAgentError] = VoiceAgentError) -> dict[str, int]:
         (b"GET /\xc3\xa9 HTTP/1.1\r\nHost: x\r\n\r\n", "bad_request"),
         (b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", "bad_request"),
         (b"GET / HTTP/1.1\r\nHost: x\r\nCookie: " + b"x" * 40_000, "headers_too_large"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X: y\r\n" * 5000 + b"\r\n", "headers_too_large"),
+        (b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", "headers_too_large"),
         (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n", "transfer_coding"),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "http_version"),
         (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 65537\r\n\r\n", "body_too_large"),

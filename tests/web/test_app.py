@@ -81,3 +81,9 @@ async def test_a_defect_is_a_problem_without_a_trace() -> None:
     answer = await broken.test_client().get("/readyz")
     assert answer.status_code == 500
     assert b"ZeroDivision" not in await answer.get_data()
+
+
+@pytest.mark.parametrize("path", ["/static/x", "/static/../app.py", "/static/"])
+async def test_the_framework_serves_no_folder_of_its_own(path: str) -> None:
+    """What no route of ours serves does not exist."""
+    assert (await app().test_client().get(path)).status_code == 404

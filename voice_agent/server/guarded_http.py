@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
 import h11
 import trio
@@ -277,10 +277,15 @@ class GuardedH11Protocol(H11Protocol):
             await super()._maybe_recycle()
 
 
+_AROUND_A_FIELD: Final = len(b": \r\n")
+"""Thousands of empty fields are a flood too."""
+
+
 def _refusal(request: h11.Request, limits: GuardLimits) -> RequestError | None:
     """Return what refuses a request before the application sees it."""
     # h11 bounds what is incomplete; headers that came in one piece are complete at once.
-    if sum(len(name) + len(value) for name, value in request.headers) > limits.max_header_bytes:
+    fields = sum(len(name) + len(value) + _AROUND_A_FIELD for name, value in request.headers)
+    if len(request.target) + fields > limits.max_header_bytes:
         return HeadersTooLargeError(f"The headers are over the limit of {limits.max_header_bytes} bytes.")
     if request.http_version not in {b"1.0", b"1.1"}:
         # Also the preface of HTTP/2, which is "PRI * HTTP/2.0" (RFC 9113, section 3.4).

@@ -87,7 +87,8 @@ def create_app(
 
     ``routes`` are served beside the application's own.
     """
-    app = QuartTrio("voice_agent")
+    # Quart would serve a folder of its own at /static, past the scopes; the page's files have routes of theirs.
+    app = QuartTrio("voice_agent", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     for blueprint in (create_console(), create_openapi(lambda: description), *routes):
         app.register_blueprint(blueprint)
