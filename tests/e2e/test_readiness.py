@@ -19,7 +19,7 @@ from voice_agent.speech.models import find_models
 pytestmark = pytest.mark.e2e
 
 PATIENCE_SECONDS = 60
-CHECKS = {"recogniser", "voice_activity", "media_thread", "model_files", "disk_space"}
+CHECKS = {"recogniser", "voice_activity", "media_thread", "model_files", "disk_space", "store"}
 
 
 async def get(server: Any, path: str) -> httpx.Response:

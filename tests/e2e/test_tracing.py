@@ -147,6 +147,25 @@ async def test_what_ends_with_the_process_is_still_sent(start_server: Any, hold_
         assert call.status.code != Status.STATUS_CODE_ERROR
 
 
+async def test_a_webrtc_call_lies_below_the_request_that_signalled_it(
+    start_server: Any, call: Any, assets: Path
+) -> None:
+    """The call's task begins in the request's context, and outlives the request."""
+    with open_collector() as collector:
+        server = start_server(tracing__endpoint=collector.endpoint)
+        caller = call(server, assets / "beckett.wav")
+        closed = await trio.to_thread.run_sync(caller.wait_for, "closed")
+        await until(lambda: bool(collector.named("call")))
+        assert server.stop() == 0, server.log()
+    [span] = collector.named("call")
+    [request] = collector.named("POST /v1/webrtc")
+    assert ids(span)[2] == ids(request)[1]
+    assert ids(span)[0] == closed["trace"]
+    assert attributes(span)["voice_agent.wire"] == "webrtc"
+    assert closed["session"] not in str(attributes(request))
+    assert request.end_time_unix_nano < span.end_time_unix_nano
+
+
 async def test_sampling_is_the_servers_decision(start_server: Any, hold_call: HoldCall) -> None:
     """With a share of 0 nothing is sent, though the caller's header asks for it; the id is told all the same."""
     with open_collector() as collector:
