@@ -2,6 +2,7 @@
 
 import pytest
 
+from voice_agent.access.keys import new_key
 from voice_agent.observability.redaction import HIDDEN, is_secret_key, redacted, redacted_text
 
 
@@ -65,6 +66,7 @@ def test_numbers_stay() -> None:
         "{'X-API-Key': 's3cr3t'}",
         '{"api_key": "s3cr3t"}',
         "token=s3cr3t",
+        "offered voice-agent.v1, voice-agent.ticket.s3cr3t",
         "next=%2Fv1%3Fticket%3Ds3cr3t",
         "the token eyJhbGciOiJIUzI1NiJ9.s3cr3t.s3cr3t is late",
         "https://user:s3cr3t@example.org/path",
@@ -92,6 +94,12 @@ def test_a_secret_goes_by_its_shape(text: str) -> None:
 def test_plain_text_stays(text: str) -> None:
     """The shapes are not so wide that nothing could be read."""
     assert redacted_text(text) == text
+
+
+def test_an_api_key_is_known_by_itself() -> None:
+    """Wherever it stands; what is left says whose it was."""
+    key = new_key("desk-1").text
+    assert redacted_text(f"sent {key} to us") == f"sent va_desk-1_{HIDDEN} to us"
 
 
 def test_anything_else_is_shown_without_its_secrets() -> None:

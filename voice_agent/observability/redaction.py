@@ -60,6 +60,10 @@ _SECRET_TEXT: Final = (
     ),
     # A compact JWS (RFC 7515, section 7.1): its header is JSON, so it begins with base64url of '{"'.
     re.compile(r"()\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*"),
+    # Our own API keys; their id is no secret, and says whose it was.
+    re.compile(r"\b(va_[A-Za-z0-9._-]{1,64}_)[0-9a-f]{32,}"),
+    # A ticket as a browser shows it: a subprotocol of a WebSocket handshake.
+    re.compile(r"\b(voice-agent\.ticket\.)[^\s,;\"']+"),
     # User information of a URL (RFC 3986, section 3.2.1).
     re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^\s/@]+(?=@)", re.IGNORECASE),
     # PEM.
