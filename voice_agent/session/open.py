@@ -58,7 +58,7 @@ async def open_session(
     measured = transport if isinstance(transport, MeasuresNetwork) else None
     session = Session(services, session_id, identity, measured, wire, limits)
     if services.storage is not None and transport is not None:
-        session.keeping = Keeping(
+        session.telling.keeping = Keeping(
             services.storage,
             session_id=session.id,
             identity=identity,
@@ -81,7 +81,7 @@ async def open_session(
                         root, None if transport is None else call.cancel_scope, transport
                     )
                     if transport is not None:
-                        call.start_soon(session.stage, "send", session.send, transport, name="send")
+                        call.start_soon(session.stage, "send", session.telling.run, transport, name="send")
                     call.start_soon(session.work, transport, name="work")
                     if transport is None:
                         await session.start(AudioFormat(), options or CallOptions())

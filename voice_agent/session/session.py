@@ -4,7 +4,7 @@ import math
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from uuid import uuid4
 
 import attrs
@@ -14,10 +14,8 @@ import trio
 from voice_agent.core.commands import CallOptions, Flush, Ping, Start, Stop, TypedText
 from voice_agent.core.errors import (
     CallerError,
-    InternalError,
     SessionClosedError,
     TransportBrokenError,
-    VoiceAgentError,
 )
 from voice_agent.core.events import (
     CloseReason,
@@ -36,21 +34,22 @@ from voice_agent.core.identity import ANONYMOUS, Identity
 from voice_agent.core.network import MeasuresNetwork
 from voice_agent.core.transcripts import TranscriptResult
 from voice_agent.core.transport import Transport, Wire
+from voice_agent.session.aside import start_aside
 from voice_agent.session.call_limits import CallLimits
 from voice_agent.session.close_watch import CloseWatch, Surroundings
+from voice_agent.session.ending import Ending, fault_of, fault_of_crash
 from voice_agent.session.hearing import Hearing
 from voice_agent.session.inbox import AudioInbox
 from voice_agent.session.live import LiveUtterance
 from voice_agent.session.network import NetworkMeter
 from voice_agent.session.outbox import Outbox
+from voice_agent.session.placing import Placing
 from voice_agent.session.services import Services
 from voice_agent.session.stages import Stages
 from voice_agent.session.tap import EventTap
+from voice_agent.session.telling import Telling
 from voice_agent.session.time_limits import watch_duration, watch_idle
 from voice_agent.session.transcribing import Transcribing
-
-if TYPE_CHECKING:
-    from voice_agent.session.keeping import Keeping
 
 PROTOCOL_VERSION: Final = 1
 WAITING_UTTERANCES: Final = 4
@@ -61,15 +60,6 @@ LAST_COMMANDS_SECONDS: Final = 0.5
 ``stop`` makes the close wait so long."""
 
 log = structlog.get_logger(__name__)
-
-
-@attrs.frozen(kw_only=True)
-class Ending:
-    """The decision to end the call."""
-
-    reason: CloseReason
-    decided_at: float
-    fault: Fault | None = None
 
 
 class Session:
@@ -112,18 +102,13 @@ class Session:
         """When the caller was last heard of, on Trio's clock."""
         self._ending: Ending | None = None
         self._work_scope = trio.CancelScope()
-        self._send_scope = trio.CancelScope()
+        self.telling = Telling(self._outbox, on_told=self._note_told, on_gone=self._note_gone)
         self._has_obeyed_all = trio.Event()
         self._stages = Stages()
         self.surroundings: Surroundings | None = None
         """What is around the call, for its close watch."""
-        self.keeping: Keeping | None = None
-        """Keeps what the caller is told, before it is told."""
         self._network = None if network is None else NetworkMeter(network, services.metrics)
-        self._next_position = 0
-        self._rate = 0
-        self._is_caller_reachable = True
-        self._is_end_told = False
+        self._placing = Placing()
         self.record: CloseRecord | None = None
         """How the session ended; ``None`` while it is open."""
         self.heard_all = trio.Event()
@@ -143,7 +128,7 @@ class Session:
             SessionClosedError: the session was finished or has ended.
         """
         self.active_at = trio.current_time()
-        await self._inbox.put(frame, self._placed)
+        await self._inbox.put(frame, self._placing.place)
 
     async def send_text(self, text: str) -> None:
         """Take what the caller wrote instead of speaking; it becomes a final.
@@ -161,8 +146,7 @@ class Session:
             SessionClosedError: the session was finished or has ended.
         """
         self._check_open()
-        position = self._next_position / self._rate if self._rate else 0.0
-        await self.obey(Flush(position_seconds=position))
+        await self.obey(Flush(position_seconds=self._placing.seconds))
 
     def events(self) -> Outbox:
         """Return the session's events, for one reader; the last one is :class:`SessionClosed`."""
@@ -222,7 +206,7 @@ class Session:
         """End the call because of something that its caller did; a limit that was hit is counted."""
         if error.limit is not None and not self.is_ending:
             self._services.metrics.limit_hits_total.labels(error.limit).inc()
-        self.end(reason, _fault(error))
+        self.end(reason, fault_of(error))
 
     def end(self, reason: CloseReason, fault: Fault | None = None) -> None:
         """Decide that the call ends. What was sent is still heard, within the finish timeout; the first call counts."""
@@ -238,7 +222,7 @@ class Session:
         if self._ending is not None:
             self._work_scope.deadline = min(self._work_scope.deadline, now + self._finish_seconds)
         if self.record is not None:
-            self._send_scope.deadline = min(self._send_scope.deadline, now + self.close_seconds)
+            self.telling.scope.deadline = min(self.telling.scope.deadline, now + self.close_seconds)
 
     def _decide(self, reason: CloseReason, fault: Fault | None = None) -> None:
         """Decide the end, but leave it to the audio side when no more audio comes."""
@@ -250,7 +234,7 @@ class Session:
         self._work_scope.deadline = now + self._finish_seconds
         self._overdue_at = now + self._finish_seconds + 2 * self.close_seconds
         try:
-            self._services.supervisor.start_soon(self._close_watch().run, name="close watch")
+            start_aside(self._services.supervisor, "close watch", self._close_watch().run)
         except RuntimeError:
             # The embedding program closed the services first; the call still ends, only nobody watches it.
             log.warning("close_unwatched", session=self.id)
@@ -320,7 +304,7 @@ class Session:
                 self.end(CloseReason.HANGUP)
                 return
             self.active_at = trio.current_time()
-            self._inbox.offer(self._placed(frame))
+            self._inbox.offer(self._placing.place(frame))
             if self._limits is not None:
                 # Beyond it reading goes on: what still comes is thrown away, so that the close is quick.
                 await self._hold_to(partial(self._limits.hear, frame.duration_seconds, self.active_at))
@@ -382,39 +366,17 @@ class Session:
         if transport is None:
             self.closed.set()
 
-    async def send(self, transport: Transport) -> None:
-        """Tell the caller every event; when the caller is gone, let the events go, so that nobody waits for them."""
-        with self._send_scope:
-            async for event in self._outbox:
-                kept = event if self.keeping is None else await self.keeping.keep(event)
-                if self._is_caller_reachable:
-                    await self._tell_caller(transport, kept)
-
     async def let_go(self, transport: Transport, record: CloseRecord) -> None:
         """Tell the caller how it ended, if that was cut short, and close the connection."""
-        try:
-            for event in self._outbox.take_rest():
-                # What the caller was too slow to read is kept, though not told any more; the last events are both.
-                kept = event if self.keeping is None else await self.keeping.keep(event)
-                if self._is_caller_reachable and self._outbox.is_last(event):
-                    await self._tell_caller(transport, kept)
-            if self._is_caller_reachable and not self._is_end_told:
-                last = SessionClosed(record=record, position_ms=self.position_ms)
-                await self._tell_caller(transport, self._outbox.stamp(last))
-        finally:
-            await transport.aclose()
+        await self.telling.let_go(transport, SessionClosed(record=record, position_ms=self.position_ms))
 
-    async def _tell_caller(self, transport: Transport, event: SessionEvent) -> None:
-        try:
-            await transport.send_text(event)
-        except TransportBrokenError:
-            self._is_caller_reachable = False
-            # What the caller said before going away may still be queued in the transport.
-            self._decide(CloseReason.HANGUP)
-        else:
-            self._is_end_told = isinstance(event, SessionClosed)
-            if isinstance(event, Transcript) and event.result.is_final:
-                self._transcribing.note_told(event.result.utterance)
+    def _note_told(self, event: SessionEvent) -> None:
+        if isinstance(event, Transcript) and event.result.is_final:
+            self._transcribing.note_told(event.result.utterance)
+
+    def _note_gone(self) -> None:
+        # What the caller said before going away may still be queued in the transport.
+        self._decide(CloseReason.HANGUP)
 
     async def stage(self, name: str, job: Callable[..., Awaitable[None]], *args: object) -> None:
         """Run one child under its name; what it raises ends this call, and nothing else."""
@@ -426,26 +388,14 @@ class Session:
             self._crash(group)
 
     def _crash(self, group: ExceptionGroup[Exception]) -> None:
-        error = group
-        while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
-            error = error.exceptions[0]  # type: ignore[assignment]  # unwrapped until it is no group
-        code = error.code if isinstance(error, VoiceAgentError) else InternalError.code
-        self.end(
-            CloseReason.INTERNAL_ERROR,
-            Fault(
-                code=code,
-                message="The call failed; the server's log has the reason.",
-                is_fatal=True,
-                close_code=1011,
-            ),
-        )
+        self.end(CloseReason.INTERNAL_ERROR, fault_of_crash(group))
         self._work_scope.cancel()
 
     async def _tell_caller_error(self, error: CallerError) -> None:
         if error.fatal:
             self.fail(error)
         else:
-            await self.publish(_fault(error))
+            await self.publish(fault_of(error))
 
     async def _take_text(self, text: str) -> None:
         at = self._hearing.heard_seconds
@@ -453,16 +403,6 @@ class Session:
         await self._transcribing.tell(
             TranscriptResult(text=text, is_final=True, start=at, end=at, utterance=number, stable=text)
         )
-
-    def _placed(self, frame: AudioFrame) -> AudioFrame:
-        """Return the frame at its place in the call."""
-        if frame.sample_rate != self._rate:
-            if self._rate:
-                self._next_position = round(self._next_position * frame.sample_rate / self._rate)
-            self._rate = frame.sample_rate
-        position = max(frame.position, self._next_position)
-        self._next_position = position + frame.sample_count
-        return frame if frame.position == position else attrs.evolve(frame, position=position)
 
     def say_goodbye(self, record: CloseRecord) -> None:
         """Close the outbox with the last events; the sender has the close timeout for what waits. Idempotent."""
@@ -473,7 +413,7 @@ class Session:
         if self._ending is not None and self._ending.fault is not None:
             last.insert(0, self._ending.fault)
         self._outbox.close(*(attrs.evolve(event, position_ms=self.position_ms) for event in last))
-        self._send_scope.deadline = trio.current_time() + self.close_seconds
+        self.telling.scope.deadline = trio.current_time() + self.close_seconds
 
     def close_record(self, tasks_left: int) -> CloseRecord:
         """Return how the call ended, as known now."""
@@ -509,14 +449,4 @@ class Session:
 
     def tell_soon(self, notice: Notice) -> None:
         """Have :meth:`tell` done by the supervisor, for who can't wait."""
-        self._services.supervisor.start_soon(self.tell, notice)
-
-
-def _fault(error: CallerError) -> Fault:
-    return Fault(
-        code=error.code,
-        message=error.message,
-        is_fatal=error.fatal,
-        field=error.field,
-        close_code=error.close_code,
-    )
+        start_aside(self._services.supervisor, "tell", self.tell, notice)
