@@ -6,7 +6,7 @@ from typing import Final
 
 import trio
 
-from voice_agent.core.stages import STAGES
+from voice_agent.core.stages import HEARING_STAGES, STAGES
 
 NOTICEABLE_SECONDS: Final = 0.05
 """Stages that end within that of each other were not waited for one after the other."""
@@ -28,8 +28,12 @@ class Stages:
 
     @property
     def first_alive(self) -> str:
-        """The first of the stages that run now, in the order of the words: those behind it wait for it."""
-        return min(self._alive, key=STAGES.index, default="")
+        """The first of the stages that run now, in the order of the words: those behind it wait for it.
+
+        What the caller sends is read for as long as it is heard, so readers aren't waited for before hearing has ended.
+        """
+        hearing = [name for name in self._alive if name in HEARING_STAGES]
+        return min(hearing or self._alive, key=STAGES.index, default="")
 
     def begin_close(self) -> None:
         """From now on a stage that goes on is waited for."""
