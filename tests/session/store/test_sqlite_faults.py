@@ -117,6 +117,21 @@ async def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
             pass
 
 
+async def test_what_was_said_is_for_the_owner_alone(
+    tmp_path: Path, make_record: MakeRecord, make_entry: MakeEntry
+) -> None:
+    """The file and its log can't be read by others on the machine; a mode that an operator chose stays."""
+    path = tmp_path / "s.db"
+    write = Write(session_id="s1", epoch=1, entries=(make_entry(1),), record=make_record())
+    async with open_sqlite_store(path) as store:
+        await store.write([write])
+        modes = {file.name: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()}
+        assert modes == {"s.db": 0o600, "s.db-wal": 0o600, "s.db-shm": 0o600}
+    path.chmod(0o640)
+    async with open_sqlite_store(path):
+        assert path.stat().st_mode & 0o777 == 0o640
+
+
 async def test_another_process_that_holds_the_file_makes_it_unavailable(
     tmp_path: Path, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -60,6 +60,7 @@ class SqliteStore:
 
     def __init__(self, path: Path, synchronous: Synchronous) -> None:
         self._path = path
+        _make_private(path)
         self._writer = _connect(path, synchronous)
         _migrate(self._writer)
         self._reader = _connect(path, synchronous)
@@ -134,6 +135,14 @@ async def open_sqlite_store(path: Path, *, synchronous: Synchronous = "full") ->
         with trio.CancelScope(shield=True):
             # Closing moves the log into the file; bounded by CHECKPOINT_PAGES.
             await trio.to_thread.run_sync(store.close)
+
+
+def _make_private(path: Path) -> None:
+    """Make the file for its owner alone, where there is none: it holds what was said. SQLite's log takes its mode over."""
+    try:
+        path.touch(mode=0o600, exist_ok=True)
+    except OSError as error:
+        raise StoreUnavailableError(f"the store's file {path} can't be made: {error.strerror}") from error
 
 
 def _connect(path: Path, synchronous: Synchronous) -> sqlite3.Connection:
