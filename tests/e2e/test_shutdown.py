@@ -23,6 +23,9 @@ from voice_agent.server.signals import EXIT_CUT_SHORT
 
 pytestmark = pytest.mark.e2e
 
+NOTHING_KEPT = {"VOICE_AGENT__STORE__KIND": "none"}
+"""For servers that run in the folder of whoever runs the tests."""
+
 
 def speech(assets: Path) -> AudioFrame:
     return read_audio(assets / "beckett.wav")
@@ -224,6 +227,7 @@ def test_a_signal_while_the_models_load_ends_the_start() -> None:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        env={**os.environ, **NOTHING_KEPT},
     ) as process:
         assert process.stderr is not None
         assert "models_loading" in process.stderr.readline()
@@ -241,7 +245,7 @@ def serve_with_full_log() -> tuple[subprocess.Popen[str], str]:
             stdout=subprocess.PIPE,
             stderr=full,
             text=True,
-            env={**os.environ, "VOICE_AGENT__SERVER__LAME_DUCK_SECONDS": "0"},
+            env={**os.environ, **NOTHING_KEPT, "VOICE_AGENT__SERVER__LAME_DUCK_SECONDS": "0"},
         )
     assert process.stdout is not None
     return process, process.stdout.readline().split("http://")[1].split()[0]
@@ -265,7 +269,7 @@ def run_serve(*arguments: str, **environ: str) -> subprocess.CompletedProcess[st
         text=True,
         timeout=60,
         check=False,
-        env={"PATH": "/usr/bin:/bin", **environ},
+        env={"PATH": "/usr/bin:/bin", **NOTHING_KEPT, **environ},
     )
 
 
