@@ -124,3 +124,24 @@ async def test_leaving_writes_what_waits_within_its_deadline(
         await wait_all_tasks_blocked()
     assert trio.current_time() - began_at == pytest.approx(1, abs=0.1)
     assert len(await store.journal("s1")) == 299
+
+
+async def test_a_store_that_lost_a_session_takes_no_other_along(
+    autojump_clock: MockClock, make_record: MakeRecord, make_entry: MakeEntry
+) -> None:
+    """A journal that would have a hole is given up, with its outcome; the writes around it are kept."""
+    store = MoodyStore()
+    async with open_journal_writer(store, max_waiting_bytes=1 << 20, drain_seconds=1) as writer:
+        await writer.submit(write(make_entry(1), make_record())).wait(1)
+        store._sessions.clear()
+        others = [
+            Write(session_id=f"o{n}", epoch=1, entries=(make_entry(1),), record=make_record(f"o{n}"))
+            for n in range(3)
+        ]
+        tickets = [
+            writer.submit(one) for one in (others[0], write(make_entry(2), make_record()), *others[1:])
+        ]
+        outcomes = [await ticket.wait(1) for ticket in tickets]
+        assert outcomes == [Outcome.ACCEPTED, Outcome.LOST, Outcome.ACCEPTED, Outcome.ACCEPTED]
+    assert [len(await store.journal(f"o{n}")) for n in range(3)] == [1, 1, 1]
+    assert await store.record("s1") is None

@@ -16,6 +16,8 @@ class Outcome(Enum):
     """It is kept: a crash of this process doesn't undo it."""
     FENCED = auto()
     """Somebody else owns the session by now; nothing was written."""
+    LOST = auto()
+    """It can't be kept: what the store has of the session is damaged, or gone. Only the writer says so."""
 
 
 @attrs.frozen(kw_only=True)

@@ -8,7 +8,7 @@ import attrs
 import structlog
 import trio
 
-from voice_agent.core.errors import StoreUnavailableError
+from voice_agent.core.errors import StoreCorruptError, StoreUnavailableError
 from voice_agent.core.journal import EntryKind, JournalEntry, RecordState, SessionRecord
 from voice_agent.core.units import MINUTES
 from voice_agent.session.store.protocol import Store, Write
@@ -29,7 +29,7 @@ async def enforce_retention(
     while True:
         try:
             await expire(store, now(), retention_seconds())
-        except StoreUnavailableError as error:
+        except (StoreUnavailableError, StoreCorruptError) as error:
             log.warning("retention_postponed", reason=error.message)
         await trio.sleep(LOOK_SECONDS)
 

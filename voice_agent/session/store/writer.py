@@ -16,7 +16,12 @@ import attrs
 import structlog
 import trio
 
-from voice_agent.core.errors import StoreFullError, StoreUnavailableError
+from voice_agent.core.errors import (
+    JournalHoleError,
+    StoreCorruptError,
+    StoreFullError,
+    StoreUnavailableError,
+)
 from voice_agent.core.units import KIB, MS, SECONDS
 from voice_agent.session.store.protocol import Outcome, Store, Write
 
@@ -126,8 +131,9 @@ class JournalWriter:
     async def _commit(self) -> None:
         """Write what waits now, and try until it is done; the order never changes."""
         retry_seconds = FIRST_RETRY_SECONDS
+        size = MAX_BATCH_WRITES
         while True:
-            batch = [ticket for ticket, _ in zip(self._waiting, range(MAX_BATCH_WRITES), strict=False)]
+            batch = [ticket for ticket, _ in zip(self._waiting, range(size), strict=False)]
             began_at = trio.current_time()
             try:
                 outcomes = await self._store.write([ticket.write for ticket in batch])
@@ -138,6 +144,13 @@ class JournalWriter:
                 await trio.sleep(retry_seconds * random.uniform(0.5, 1))  # noqa: S311 (spreads retries)
                 retry_seconds = min(LAST_RETRY_SECONDS, retry_seconds * 2)
                 continue
+            except (JournalHoleError, StoreCorruptError):
+                if len(batch) > 1:
+                    # Which one it is shows when they go one by one.
+                    size = 1
+                    continue
+                log.exception("journal_broken", session=batch[0].write.session_id)
+                outcomes = [Outcome.LOST]
             self._hooks.on_commit(len(batch), trio.current_time() - began_at)
             for ticket, outcome in zip(batch, outcomes, strict=True):
                 self._waiting.popleft()
