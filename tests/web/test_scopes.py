@@ -17,7 +17,7 @@ def identity(*scopes: Scope) -> Identity:
 
 
 def app() -> QuartTrio:
-    app = QuartTrio("voice_agent")
+    app = QuartTrio("voice_agent", static_folder=None)
 
     @app.get("/open")
     @public
@@ -96,7 +96,7 @@ async def test_a_request_that_passed_no_door_is_nobody_s() -> None:
 
 async def test_a_route_that_says_nothing_is_refused_at_the_start() -> None:
     """An application with such a view can't be made."""
-    silent = QuartTrio("voice_agent")
+    silent = QuartTrio("voice_agent", static_folder=None)
 
     @silent.get("/silent")
     async def view() -> str:

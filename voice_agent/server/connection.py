@@ -33,12 +33,13 @@ from hypercorn.typing import AppWrapper, ConnectionState, LifespanState
 from hypercorn.utils import parse_socket_addr
 
 from voice_agent.core.errors import OperatorError
+from voice_agent.core.groups import alone
 from voice_agent.core.request_errors import BodyTimeoutError
 from voice_agent.core.units import KIB
 from voice_agent.server.conversation import Phase
 from voice_agent.server.guard_limits import GuardHooks, GuardLimits, GuardTerms, Intervention
 from voice_agent.server.guarded_http import GuardedH11Protocol
-from voice_agent.server.handler_tasks import GuardedTaskGroup, alone
+from voice_agent.server.handler_tasks import GuardedTaskGroup
 
 log = structlog.get_logger(__name__)
 

@@ -12,6 +12,7 @@ from hypercorn.config import Config
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.typing import AppWrapper, Scope
 
+from voice_agent.core.groups import alone
 from voice_agent.server.guard_limits import GuardHooks, GuardLimits, Intervention
 
 log = structlog.get_logger(__name__)
@@ -162,11 +163,3 @@ async def _no_thread(*_arguments: Any) -> None:
 
 def _path(scope: Scope) -> str:
     return scope["path"][:200] if scope["type"] != "lifespan" else ""
-
-
-def alone(group: BaseExceptionGroup[Any]) -> BaseException:
-    """Return what the group holds where that is one exception: a shorter trace in the log."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error

@@ -4,6 +4,7 @@ import attrs
 
 from voice_agent.core.errors import CallerError, InternalError, VoiceAgentError
 from voice_agent.core.events import CloseReason, Fault
+from voice_agent.core.groups import alone
 
 
 @attrs.frozen(kw_only=True)
@@ -28,9 +29,7 @@ def fault_of(error: CallerError) -> Fault:
 
 def fault_of_crash(group: ExceptionGroup[Exception]) -> Fault:
     """Return what a caller is told of a crash: a code, and nothing of the inside."""
-    error: Exception = group
-    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
+    error = alone(group)
     return Fault(
         code=error.code if isinstance(error, VoiceAgentError) else InternalError.code,
         message="The call failed; the server's log has the reason.",

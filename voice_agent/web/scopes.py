@@ -57,9 +57,8 @@ def enforce_scopes(app: Quart) -> None:
     Raises:
         TypeError: a view doesn't say what it needs.
     """
-    for endpoint, view in app.view_functions.items():
-        if endpoint != "static":
-            need_of(view)
+    for view in app.view_functions.values():
+        need_of(view)
 
     async def check() -> Response | None:
         rule = request.url_rule
