@@ -1,6 +1,8 @@
 """Real server processes for the tests that need them."""
 
 import contextlib
+import functools
+import http.server
 import json
 import os
 import re
@@ -9,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -359,3 +362,21 @@ def network() -> Iterator[Callable[..., Network]]:
         if it.process.poll() is None:
             it.process.kill()
             it.process.communicate()
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_arguments: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[str]:
+    """Another site, with a page of its own: on another port it is of another origin."""
+    (tmp_path / "page.html").write_text("<!doctype html><title>another site</title>")
+    handler = functools.partial(_Quiet, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()

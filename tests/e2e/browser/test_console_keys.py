@@ -1,13 +1,8 @@
 """A server that asks who calls: a person enters a key, a page of another site brings one."""
 
-import functools
-import http.server
 import json
 import re
-import threading
 import urllib.request
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -128,24 +123,6 @@ def test_axe_finds_nothing_while_a_key_is_asked_for(
         expect(console.page.get_by_label("Key", exact=True)).to_be_focused(timeout=WORDS_MS)
         assert axe.run(console.page).response["violations"] == []
         assert console.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-
-
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_arguments: Any) -> None:
-        pass
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[str]:
-    """Another site, with a page of its own."""
-    (tmp_path / "page.html").write_text("<!doctype html><title>another site</title>")
-    handler = functools.partial(_Quiet, directory=str(tmp_path))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
 
 
 CALL = """
