@@ -16,6 +16,8 @@ from voice_agent.settings.schema import Settings
 from voice_agent.speech.engine import Engine, VoiceActivity
 from voice_agent.speech.scripted import ScriptedEngine, ScriptedVoiceActivity
 
+pytest_plugins = ["hangs"]
+
 RATE = 16_000
 
 
