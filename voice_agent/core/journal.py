@@ -81,6 +81,8 @@ class SessionRecord:
     resumable_seconds: float
     token_sha256: str = attrs.field(repr=False)
     used_tokens: tuple[str, ...] = attrs.field(default=(), repr=False)
+    retention_seconds: float | None = None
+    """How long it is kept after its end; None for as long as the settings say by then."""
     ended_at: float | None = None
     close_reason: str | None = None
     state: RecordState = RecordState.OPEN
@@ -91,6 +93,13 @@ class SessionRecord:
     def resumable_until(self) -> float:
         """When the resume window closes: counted from when its connection, or its owner, was last there."""
         return max(self.updated_at, self.lease_until) + self.resumable_seconds
+
+    @property
+    def expires_at(self) -> float | None:
+        """When it is to be deleted; None while it has not ended, and where the settings say it."""
+        if self.ended_at is None or self.retention_seconds is None:
+            return None
+        return self.ended_at + self.retention_seconds
 
 
 def transcript_of(entries: Iterable[JournalEntry]) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """StoreMetrics: the instruments of where sessions are kept."""
 
-from prometheus_client import CollectorRegistry, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 _COMMIT_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -23,6 +23,14 @@ class StoreMetrics:
             buckets=_COMMIT_BUCKETS,
             registry=registry,
         )
+        self.expired_total = Counter(
+            "voice_agent_store_expired_total",
+            "Sessions that retention deleted because their time was over, or ended because their server was lost.",
+            ["what"],
+            registry=registry,
+        )
+        for what in ("deleted", "ended"):
+            self.expired_total.labels(what)
         self.commit_writes = Histogram(
             "voice_agent_store_commit_writes",
             "Writes that were committed together.",

@@ -5,6 +5,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +19,7 @@ from voice_agent.session.body_error import BodyError
 from voice_agent.session.keeping import Storage
 from voice_agent.session.store.memory import MemoryStore
 from voice_agent.session.store.protocol import Store
-from voice_agent.session.store.retention import enforce_retention
+from voice_agent.session.store.retention import Expired, enforce_retention
 from voice_agent.session.store.sqlite import open_sqlite_store
 from voice_agent.session.store.writer import StoreState, WriterHooks, open_journal_writer
 from voice_agent.settings.current import CurrentSettings
@@ -67,6 +68,10 @@ async def open_storage(
         metrics.store.commit_seconds.observe(seconds)
         metrics.store.commit_writes.observe(writes)
 
+    def count_expired(expired: Expired) -> None:
+        metrics.store.expired_total.labels("deleted").inc(expired.deleted)
+        metrics.store.expired_total.labels("ended").inc(expired.ended)
+
     hooks = WriterHooks(on_state=lambda state: metrics.store.state.set(state.value), on_commit=count)
     metrics.store.state.set(StoreState.HEALTHY.value)
     body = BodyError()
@@ -83,7 +88,12 @@ async def open_storage(
         ):
             metrics.store.waiting_writes.set_function(lambda: writer.waiting)
             nursery.start_soon(
-                enforce_retention, store, lambda: current.now.store.retention_hours * SECONDS_PER_HOUR
+                partial(
+                    enforce_retention,
+                    store,
+                    lambda: current.now.store.retention_hours * SECONDS_PER_HOUR,
+                    on_expired=count_expired,
+                )
             )
             storage = Storage(
                 writer=writer, node=socket.gethostname(), budget_seconds=settings.latency_budget_ms * MS

@@ -1,11 +1,17 @@
 """Sessions go when their time is over; those that lost their server are ended first."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 
+import trio
+from trio.testing import MockClock
+
+from voice_agent.core.errors import StoreUnavailableError
 from voice_agent.core.journal import EntryKind, JournalEntry, RecordState, SessionRecord
+from voice_agent.session.store.memory import MemoryStore
 from voice_agent.session.store.protocol import Store, Write
-from voice_agent.session.store.retention import LOST, expire
+from voice_agent.session.store.retention import AT_ONCE, LOST, Expired, enforce_retention, expire
 
 OpenStore = Callable[[], AbstractAsyncContextManager[Store]]
 
@@ -31,7 +37,7 @@ async def test_old_sessions_are_deleted_and_lost_ones_ended(
                 for record in (ended, lost, living)
             ]
         )
-        assert await expire(store, 5_000.0, 3_600.0) == (1, 1)
+        assert await expire(store, 5_000.0, 3_600.0) == Expired(deleted=1, ended=1)
         assert await store.record("ended") is None
         found = await store.record("lost")
         assert found is not None
@@ -40,5 +46,59 @@ async def test_old_sessions_are_deleted_and_lost_ones_ended(
         assert [entry.number for entry in journal] == [1, 2, 3]
         assert (journal[-1].kind, journal[-1].body) == (EntryKind.CLOSED, {"reason": LOST})
         assert await store.record("living") == living
-        assert await expire(store, 5_000.0, 3_600.0) == (0, 0)
-        assert await expire(store, 9_000.0, 3_600.0) == (1, 0)
+        assert await expire(store, 5_000.0, 3_600.0) == Expired(deleted=0, ended=0)
+        assert await expire(store, 9_000.0, 3_600.0) == Expired(deleted=1, ended=0)
+
+
+class MoodyStore(MemoryStore):
+    """A store that may be away, and notes when it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_away = False
+        self.looks: list[float] = []
+        self.scrubs = 0
+
+    async def expired(self, *, now: float, retention_seconds: float, limit: int) -> Sequence[SessionRecord]:
+        self.looks.append(trio.current_time())
+        if self.is_away:
+            raise StoreUnavailableError("away")
+        return await super().expired(now=now, retention_seconds=retention_seconds, limit=limit)
+
+    async def scrub(self) -> None:
+        self.scrubs += 1
+
+
+async def test_sessions_go_by_themselves_a_bounded_number_at_a_time(
+    autojump_clock: MockClock, make_record: Callable[..., SessionRecord]
+) -> None:
+    """Nobody touches them: a look a minute; a full one is followed by the next within a second; an outage ends nothing."""
+    store = MoodyStore()
+    count = 2 * AT_ONCE + 50
+    records = [
+        make_record(f"s{n}", state=RecordState.ENDED, ended_at=1_000.0, opened_at=float(n))
+        for n in range(count)
+    ]
+    await store.write([Write(session_id=one.session_id, epoch=1, record=one) for one in records])
+    done: list[Expired] = []
+    began_at = trio.current_time()
+    look = partial(
+        enforce_retention,
+        store,
+        lambda: 150.0,
+        now=lambda: 1_000.0 + trio.current_time() - began_at,
+        on_expired=done.append,
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(look)
+        await trio.sleep(130)
+        assert {one.deleted for one in done} == {0}
+        store.is_away = True
+        await trio.sleep(60)
+        store.is_away = False
+        await trio.sleep(60)
+        nursery.cancel_scope.cancel()
+    assert [one.deleted for one in done] == [0, 0, 0, AT_ONCE, AT_ONCE, 50]
+    assert store.looks[-1] - began_at == 242.0
+    assert store.scrubs == 4
+    assert store._sessions == {}

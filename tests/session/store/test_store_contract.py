@@ -196,9 +196,52 @@ async def test_what_has_expired_is_found(open_store: OpenStore, make_record: Mak
                 begin(make_record("owned", updated_at=2_000.0, lease_until=9_000.0)),
             ]
         )
-        found = await store.expired(ended_before=3_000.0, gone_before=3_000.0, limit=10)
+        found = await store.expired(now=6_000.0, retention_seconds=3_000.0, limit=10)
         assert {record.session_id for record in found} == {"ended", "abandoned"}
-        assert len(await store.expired(ended_before=3_000.0, gone_before=3_000.0, limit=1)) == 1
+        assert len(await store.expired(now=6_000.0, retention_seconds=3_000.0, limit=1)) == 1
+
+
+async def test_a_session_may_say_itself_how_long_it_is_kept(
+    open_store: OpenStore, make_record: MakeRecord
+) -> None:
+    """Shorter and longer than the others; from its end on, and not before."""
+    ended = {"state": RecordState.ENDED, "ended_at": 5_000.0, "lease_until": 9_000.0}
+    async with open_store() as store:
+        await store.write(
+            [
+                begin(make_record("short", retention_seconds=10.0, **ended)),
+                begin(make_record("long", retention_seconds=50_000.0, **ended)),
+                begin(make_record("other", **ended)),
+                begin(make_record("living", retention_seconds=0.5, lease_until=90_000.0)),
+            ]
+        )
+
+        async def expired(now: float) -> set[str]:
+            found = await store.expired(now=now, retention_seconds=1_000.0, limit=10)
+            return {record.session_id for record in found}
+
+        assert await expired(5_009.0) == set()
+        assert await expired(5_011.0) == {"short"}
+        assert await expired(6_001.0) == {"short", "other"}
+        assert await expired(55_001.0) == {"short", "other", "long"}
+        living = make_record("living", retention_seconds=0.5, state=RecordState.ENDED, ended_at=60_000.0)
+        await store.write([begin(living)])
+        assert "living" in await expired(60_001.0)
+
+
+async def test_many_that_ended_hide_none_that_lost_its_server(
+    open_store: OpenStore, make_record: MakeRecord
+) -> None:
+    """However many are kept on after their end, and however few are looked at in one go."""
+    kept = [
+        make_record(f"kept{n}", state=RecordState.ENDED, ended_at=1_000.0 + n, opened_at=900.0 + n)
+        for n in range(30)
+    ]
+    async with open_store() as store:
+        await store.write([begin(record) for record in kept])
+        await store.write([begin(make_record("lost", lease_until=5_000.0))])
+        found = await store.expired(now=6_000.0, retention_seconds=9_000.0, limit=3)
+        assert [record.session_id for record in found] == ["lost"]
 
 
 async def test_it_is_still_there_after_the_store_was_closed(

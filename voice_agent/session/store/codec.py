@@ -1,10 +1,11 @@
 """Records, entries and events as JSON, both ways; readers take the present version and the one before."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import cattrs
+import structlog
 
 from voice_agent.core.errors import StoreCorruptError
 from voice_agent.core.events import Notice, SessionClosed, SessionEvent, Transcript
@@ -13,6 +14,8 @@ from voice_agent.core.journal import RECORD_VERSION, EntryKind, JournalEntry, Se
 _converter: Final = cattrs.Converter(forbid_extra_keys=True)
 
 Fields = dict[str, Any]
+
+log = structlog.get_logger(__name__)
 
 
 def _from_version_0(fields: Fields) -> Fields:
@@ -61,6 +64,15 @@ def load_record(text: str | bytes) -> SessionRecord:
         return _converter.structure(fields, SessionRecord)
     except Exception as error:  # cattrs and json raise what the text provokes
         raise StoreCorruptError(f"a session's record can't be read ({type(error).__name__})") from error
+
+
+def load_records(texts: Iterable[str | bytes]) -> Iterator[SessionRecord]:
+    """Read records; one that can't be read is passed over and logged, so that it doesn't hide the others."""
+    for text in texts:
+        try:
+            yield load_record(text)
+        except StoreCorruptError as error:
+            log.warning("record_unreadable", reason=error.message)
 
 
 def dump_entry(entry: JournalEntry) -> str:

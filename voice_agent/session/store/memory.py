@@ -6,7 +6,7 @@ import attrs
 import trio
 
 from voice_agent.core.errors import JournalHoleError
-from voice_agent.core.journal import JournalEntry, RecordState, SessionRecord
+from voice_agent.core.journal import JournalEntry, SessionRecord
 from voice_agent.session.store.ownership import judge
 from voice_agent.session.store.protocol import (
     Claim,
@@ -16,6 +16,8 @@ from voice_agent.session.store.protocol import (
     Selection,
     Write,
     cursor_of,
+    is_expired,
+    matches,
 )
 
 
@@ -102,34 +104,20 @@ class MemoryStore:
         await trio.lowlevel.checkpoint()
         return self._sessions.pop(session_id, None) is not None
 
-    async def expired(
-        self, *, ended_before: float, gone_before: float, limit: int
-    ) -> Sequence[SessionRecord]:
+    async def scrub(self) -> None:
+        """There are no files."""
+        await trio.lowlevel.checkpoint()
+
+    async def expired(self, *, now: float, retention_seconds: float, limit: int) -> Sequence[SessionRecord]:
         """As the protocol says."""
         await trio.lowlevel.checkpoint()
         found = (
             kept.record
             for kept in self._sessions.values()
-            if is_expired(kept.record, ended_before=ended_before, gone_before=gone_before)
+            if is_expired(kept.record, now=now, retention_seconds=retention_seconds)
         )
         return tuple(record for record, _ in zip(found, range(limit), strict=False))
 
     async def check(self) -> None:
         """Memory is there."""
         await trio.lowlevel.checkpoint()
-
-
-def is_expired(record: SessionRecord, *, ended_before: float, gone_before: float) -> bool:
-    """Whether a session ended before a time, or has had neither owner nor resumption since another."""
-    if record.state is RecordState.ENDED:
-        return (record.ended_at or record.updated_at) < ended_before
-    return record.resumable_until < gone_before
-
-
-def matches(selection: Selection, record: SessionRecord) -> bool:
-    """Whether the record is one of those asked for."""
-    return (
-        selection.tenant in {None, record.tenant}
-        and selection.key_id in {None, record.key_id}
-        and selection.state in {None, record.state}
-    )

@@ -80,6 +80,27 @@ def cursor_of(record: SessionRecord) -> str:
     return f"{record.opened_at:020.6f}:{record.session_id}"
 
 
+def is_expired(record: SessionRecord, *, now: float, retention_seconds: float) -> bool:
+    """Whether a session ended longer ago than it is kept, or has had neither owner nor resumption for too long.
+
+    ``retention_seconds`` holds for sessions that don't say it themselves.
+    """
+    if record.state is not RecordState.ENDED:
+        return record.resumable_until < now
+    if record.expires_at is not None:
+        return record.expires_at < now
+    return (record.ended_at or record.updated_at) < now - retention_seconds
+
+
+def matches(selection: Selection, record: SessionRecord) -> bool:
+    """Whether the record is one of those asked for."""
+    return (
+        selection.tenant in {None, record.tenant}
+        and selection.key_id in {None, record.key_id}
+        and selection.state in {None, record.state}
+    )
+
+
 class Store(Protocol):
     """Keeps sessions.
 
@@ -116,13 +137,15 @@ class Store(Protocol):
         ...
 
     async def delete(self, session_id: str) -> bool:
-        """Remove a session and all of its journal for good; whether there was one."""
+        """Remove a session and all of its journal; whether there was one. :meth:`scrub` finishes the work."""
         ...
 
-    async def expired(
-        self, *, ended_before: float, gone_before: float, limit: int
-    ) -> Sequence[SessionRecord]:
-        """Return sessions that ended before a time, and those that nobody has owned or resumed since another."""
+    async def scrub(self) -> None:
+        """Make sure that nothing of what was deleted stands in files of the store any more, as far as it can."""
+        ...
+
+    async def expired(self, *, now: float, retention_seconds: float, limit: int) -> Sequence[SessionRecord]:
+        """Return some of the sessions whose time is over: see :func:`is_expired`."""
         ...
 
     async def check(self) -> None:

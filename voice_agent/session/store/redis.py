@@ -4,7 +4,10 @@ For each session a hash ``PREFIX:{id}:record`` and a stream ``PREFIX:{id}:journa
 that Redis itself refuses one that is not above the last. The braces put both into one slot of a cluster. A write is one
 script, because epoch and last number must not change between the look and the write; sessions of a batch go out
 together and don't wait for each other. Two sorted sets say which sessions there are and when each expires; they are
-written behind the session, and what is missing there for a moment is added by the next write.
+written behind the session, and what is missing there for a moment is added by the next write. In the second one the
+sessions that have not ended, those that say how long they are kept, and all others stand apart (``EXPIRES_BAND``,
+``ENDED_BAND``), so that many of one kind never hide one of another. Keys have a time to live too, twice as long as is
+meant, in case that nobody is left to delete them.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -18,8 +21,7 @@ import trio
 from voice_agent.core.errors import JournalHoleError, StoreUnavailableError
 from voice_agent.core.journal import JournalEntry, SessionRecord
 from voice_agent.core.units import SECONDS
-from voice_agent.session.store.codec import dump_entry, dump_record, load_entry, load_record
-from voice_agent.session.store.memory import is_expired, matches
+from voice_agent.session.store.codec import dump_entry, dump_record, load_entry, load_record, load_records
 from voice_agent.session.store.ownership import judge
 from voice_agent.session.store.protocol import (
     Claim,
@@ -29,11 +31,17 @@ from voice_agent.session.store.protocol import (
     Selection,
     Write,
     cursor_of,
+    is_expired,
+    matches,
 )
 
 OPERATION_SECONDS: Final = 2 * SECONDS
 """A Redis that takes longer is not there: frozen, swapping, or cut off."""
 MAX_CONNECTIONS: Final = 16
+EXPIRES_BAND: Final = 1e12
+"""Added to the times of ended sessions that say when they are to be deleted; more than any Unix time in seconds."""
+ENDED_BAND: Final = 2e12
+"""Added to the times at which the other ones ended. A double of that size still tells milliseconds apart."""
 CLAIM_ATTEMPTS: Final = 5
 PAGE_STEP: Final = 200
 
@@ -61,8 +69,8 @@ for i = 4, #ARGV, 4 do
   end
 end
 if ARGV[2] ~= '' then redis.call('HSET', KEYS[1], 'record', ARGV[2], 'epoch', ARGV[1]) end
-redis.call('EXPIRE', KEYS[1], ARGV[3])
-redis.call('EXPIRE', KEYS[2], ARGV[3])
+if ARGV[2] ~= '' then redis.call('EXPIRE', KEYS[1], ARGV[3]) end
+redis.call('EXPIRE', KEYS[2], redis.call('TTL', KEYS[1]))
 return 1
 """
 
@@ -110,7 +118,7 @@ class RedisStore:
         arguments: list[str | int] = [
             write.epoch,
             "" if write.record is None else dump_record(write.record),
-            self._keep_seconds,
+            self._seconds_to_live(write.record),
         ]
         for entry in write.entries:
             arguments += [entry.number, entry.seq, entry.heard_ms, dump_entry(entry)]
@@ -130,10 +138,15 @@ class RedisStore:
             await self._index(write.record)
         return Outcome.ACCEPTED
 
+    def _seconds_to_live(self, record: SessionRecord | None) -> int:
+        if record is None:
+            return self._keep_seconds
+        kept = max(self._keep_seconds, 2 * (record.retention_seconds or 0.0))
+        return round(kept + record.resumable_until - record.updated_at)
+
     async def _index(self, record: SessionRecord) -> None:
-        gone_at = record.ended_at if record.ended_at is not None else record.resumable_until
         await self._client.zadd(self._set("places"), {cursor_of(record): 0})
-        await self._client.zadd(self._set("expiry"), {record.session_id: gone_at})
+        await self._client.zadd(self._set("expiry"), {record.session_id: _expiry_score(record)})
 
     async def claim(self, claim: Claim) -> Claimed:
         """As the protocol says."""
@@ -192,8 +205,8 @@ class RedisStore:
                 text = await self._client.hget(self._key(session_id, "record"), "record")
                 if text is None:
                     await self._client.zrem(self._set("places"), [place])  # its time to live is over
-                elif matches(selection, record := load_record(text)):
-                    found.append(record)
+                else:
+                    found += [record for record in load_records([text]) if matches(selection, record)]
             if len(places) < PAGE_STEP:
                 break
             top = f"({_text(places[-1])}"
@@ -213,28 +226,41 @@ class RedisStore:
 
         return await _bounded(delete)
 
-    async def expired(
-        self, *, ended_before: float, gone_before: float, limit: int
-    ) -> Sequence[SessionRecord]:
+    async def scrub(self) -> None:
+        """Redis forgets by itself; its append-only file does when it is rewritten, which is its operator's to decide."""
+        await trio.lowlevel.checkpoint()
+
+    async def expired(self, *, now: float, retention_seconds: float, limit: int) -> Sequence[SessionRecord]:
         """As the protocol says."""
+        ended_before = now - retention_seconds
 
         async def look() -> tuple[SessionRecord, ...]:
-            found = []
-            ids = await self._client.zrange(
-                self._set("expiry"),
-                "-inf",
-                max(ended_before, gone_before),
-                sortby=coredis.PureToken.BYSCORE,
-                offset=0,
-                count=PAGE_STEP,
-            )
-            for session_id in map(_text, ids):
-                record = await self.record(session_id)
-                if record is None:
-                    await self._client.zrem(self._set("expiry"), [session_id])
-                elif is_expired(record, ended_before=ended_before, gone_before=gone_before):
-                    found.append(record)
-            return tuple(found[:limit])
+            found: list[SessionRecord] = []
+            for low, high in (
+                (0.0, now),
+                (EXPIRES_BAND, EXPIRES_BAND + now),
+                (ENDED_BAND, ENDED_BAND + ended_before),
+            ):
+                ids = await self._client.zrange(
+                    self._set("expiry"),
+                    low,
+                    high,
+                    sortby=coredis.PureToken.BYSCORE,
+                    offset=0,
+                    count=limit - len(found),
+                )
+                for session_id in map(_text, ids):
+                    text = await self._client.hget(self._key(session_id, "record"), "record")
+                    if text is None:
+                        await self._client.zrem(self._set("expiry"), [session_id])
+                    for record in load_records([] if text is None else [text]):
+                        if is_expired(record, now=now, retention_seconds=retention_seconds):
+                            found.append(record)
+                        else:  # it was written while the index could not be
+                            await self._index(record)
+                if len(found) >= limit:
+                    break
+            return tuple(found)
 
         return await _bounded(look)
 
@@ -296,6 +322,14 @@ async def _bounded(job: Callable[[], Awaitable[_Result]]) -> _Result:
         if group.split((coredis.exceptions.RedisError, OSError, trio.TooSlowError))[1] is None:
             raise StoreUnavailableError(f"Redis can't be used now ({_first(group)!r})") from group
         raise
+
+
+def _expiry_score(record: SessionRecord) -> float:
+    if record.ended_at is None:
+        return record.resumable_until
+    if record.expires_at is not None:
+        return EXPIRES_BAND + record.expires_at
+    return ENDED_BAND + record.ended_at
 
 
 def _first(group: BaseException) -> BaseException:

@@ -17,7 +17,7 @@ import trio
 from voice_agent.core.errors import JournalHoleError, StoreCorruptError, StoreUnavailableError
 from voice_agent.core.journal import JournalEntry, RecordState, SessionRecord
 from voice_agent.core.units import SECONDS
-from voice_agent.session.store.codec import dump_entry, dump_record, load_entry, load_record
+from voice_agent.session.store.codec import dump_entry, dump_record, load_entry, load_record, load_records
 from voice_agent.session.store.ownership import judge
 from voice_agent.session.store.protocol import (
     Claim,
@@ -34,17 +34,29 @@ BUSY_TIMEOUT_SECONDS: Final = 2 * SECONDS
 CHECKPOINT_PAGES: Final = 1000
 
 MIGRATIONS: Final = (
-    """
-    CREATE TABLE sessions(
-        id TEXT PRIMARY KEY, place TEXT NOT NULL UNIQUE, tenant TEXT NOT NULL, key_id TEXT NOT NULL,
-        state TEXT NOT NULL, epoch INTEGER NOT NULL, last_number INTEGER NOT NULL, last_seq INTEGER NOT NULL,
-        heard_ms INTEGER NOT NULL, gone_at REAL NOT NULL, record TEXT NOT NULL
-    ) WITHOUT ROWID;
-    CREATE INDEX sessions_gone ON sessions(gone_at);
-    CREATE TABLE entries(
-        session_id TEXT NOT NULL, number INTEGER NOT NULL, entry TEXT NOT NULL, PRIMARY KEY(session_id, number)
-    ) WITHOUT ROWID;
-    """,
+    (
+        """
+        CREATE TABLE sessions(
+            id TEXT PRIMARY KEY, place TEXT NOT NULL UNIQUE, tenant TEXT NOT NULL, key_id TEXT NOT NULL,
+            state TEXT NOT NULL, epoch INTEGER NOT NULL, last_number INTEGER NOT NULL, last_seq INTEGER NOT NULL,
+            heard_ms INTEGER NOT NULL, gone_at REAL NOT NULL, record TEXT NOT NULL
+        ) WITHOUT ROWID
+        """,
+        "CREATE INDEX sessions_gone ON sessions(gone_at)",
+        """
+        CREATE TABLE entries(
+            session_id TEXT NOT NULL, number INTEGER NOT NULL, entry TEXT NOT NULL, PRIMARY KEY(session_id, number)
+        ) WITHOUT ROWID
+        """,
+    ),
+    (
+        # Sessions that say themselves how long they are kept; and one index that finds those without an owner among
+        # any number of ended ones.
+        "ALTER TABLE sessions ADD COLUMN expires_at REAL",
+        "CREATE INDEX sessions_expire ON sessions(expires_at) WHERE expires_at IS NOT NULL",
+        "DROP INDEX sessions_gone",
+        "CREATE INDEX sessions_gone ON sessions(state, gone_at)",
+    ),
 )
 """From each version of the file to the next one; ``user_version`` says how many have been done."""
 
@@ -64,6 +76,8 @@ class SqliteStore:
         self._writer = _connect(path, synchronous)
         _migrate(self._writer)
         self._reader = _connect(path, synchronous)
+        self._has_traces = False
+        """Something was deleted whose words may still stand in the log."""
         self._one_writer = trio.CapacityLimiter(1)
         self._one_reader = trio.CapacityLimiter(1)
 
@@ -77,7 +91,20 @@ class SqliteStore:
 
     async def delete(self, session_id: str) -> bool:
         """As the protocol says."""
+        self._has_traces = True
         return await self._change(partial(_delete, session_id=session_id))
+
+    async def scrub(self) -> None:
+        """Empty the log: what was deleted stands in it as it was, while in the file zeros stand by then."""
+        if self._has_traces:
+            self._has_traces = False
+            try:
+                await trio.to_thread.run_sync(
+                    _translated, self._path, self._writer, _empty_log, limiter=self._one_writer
+                )
+            except BaseException:
+                self._has_traces = True
+                raise
 
     async def record(self, session_id: str) -> SessionRecord | None:
         """As the protocol says."""
@@ -91,13 +118,9 @@ class SqliteStore:
         """As the protocol says."""
         return await self._look(partial(_select, selection=selection, cursor=cursor, limit=limit))
 
-    async def expired(
-        self, *, ended_before: float, gone_before: float, limit: int
-    ) -> Sequence[SessionRecord]:
+    async def expired(self, *, now: float, retention_seconds: float, limit: int) -> Sequence[SessionRecord]:
         """As the protocol says."""
-        return await self._look(
-            partial(_expired, ended_before=ended_before, gone_before=gone_before, limit=limit)
-        )
+        return await self._look(partial(_expired, now=now, ended_before=now - retention_seconds, limit=limit))
 
     async def check(self) -> None:
         """Begin and end a write, and read."""
@@ -154,6 +177,8 @@ def _connect(path: Path, synchronous: Synchronous) -> sqlite3.Connection:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute(f"PRAGMA synchronous={synchronous.upper()}")
             connection.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
+            # What is deleted or replaced is overwritten with zeros.
+            connection.execute("PRAGMA secure_delete=ON")
         except BaseException:
             connection.close()
             raise
@@ -164,14 +189,31 @@ def _migrate(connection: sqlite3.Connection) -> None:
     with _translating(None):
         [found] = connection.execute("PRAGMA quick_check(1)").fetchone()
         if found != "ok":
-            raise StoreCorruptError(f"the store's file is damaged: {found}; restore it, or move it away")
-        [version] = connection.execute("PRAGMA user_version").fetchone()
-        if version > len(MIGRATIONS):
             raise StoreCorruptError(
-                f"the store's file has version {version}; this program knows {len(MIGRATIONS)} and no later one"
+                f"the store's file is damaged: {found}; docs/storage.md says how to save what can be read"
             )
-        for number, script in enumerate(MIGRATIONS[version:], version + 1):
-            connection.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version={number}; COMMIT;")
+        # Another process may begin at the same moment: the version is read when nobody else can change it.
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for statements in MIGRATIONS[_version_of(connection) :]:
+                for statement in statements:
+                    connection.execute(statement)
+            connection.execute(f"PRAGMA user_version={len(MIGRATIONS)}")
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+
+def _version_of(connection: sqlite3.Connection) -> int:
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > len(MIGRATIONS):
+        raise StoreCorruptError(
+            f"the store's file has version {version}, and this program knows no later one than {len(MIGRATIONS)}: "
+            "a newer program wrote it; run that one, or name another file in store.path"
+        )
+    return version
 
 
 @contextmanager
@@ -239,7 +281,7 @@ def _put(
     connection: sqlite3.Connection, record: SessionRecord, last_number: int, last_seq: int, heard_ms: int
 ) -> None:
     connection.execute(
-        "INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             record.session_id,
             cursor_of(record),
@@ -252,6 +294,7 @@ def _put(
             heard_ms,
             record.ended_at if record.ended_at is not None else record.resumable_until,
             dump_record(record),
+            record.expires_at,
         ),
     )
 
@@ -299,22 +342,33 @@ def _select(connection: sqlite3.Connection, selection: Selection, cursor: str | 
     ]
     where = " AND ".join(condition for condition, _ in wanted) or "TRUE"
     rows = connection.execute(
-        f"SELECT record FROM sessions WHERE {where} ORDER BY place DESC LIMIT ?",  # noqa: S608 (fixed conditions)
+        f"SELECT record, place FROM sessions WHERE {where} ORDER BY place DESC LIMIT ?",  # noqa: S608 (fixed conditions)
         (*(value for _, value in wanted), limit + 1),
     ).fetchall()
-    records = tuple(load_record(text) for (text,) in rows)
-    page = records[:limit]
-    return Page(records=page, next_cursor=cursor_of(page[-1]) if len(records) > limit else None)
+    page = tuple(load_records(text for text, _ in rows[:limit]))
+    return Page(records=page, next_cursor=rows[limit - 1][1] if len(rows) > limit else None)
 
 
 def _expired(
-    connection: sqlite3.Connection, ended_before: float, gone_before: float, limit: int
+    connection: sqlite3.Connection, now: float, ended_before: float, limit: int
 ) -> tuple[SessionRecord, ...]:
+    # First those that lost their server: many that are to be deleted must not hide them.
     rows = connection.execute(
-        "SELECT record FROM sessions WHERE (state = ? AND gone_at < ?) OR (state <> ? AND gone_at < ?) LIMIT ?",
-        (RecordState.ENDED, ended_before, RecordState.ENDED, gone_before, limit),
+        "SELECT record FROM sessions WHERE state IN (?, ?) AND gone_at < ? "
+        "UNION ALL SELECT record FROM sessions WHERE expires_at < ? "
+        "UNION ALL SELECT record FROM sessions WHERE state = ? AND gone_at < ? AND expires_at IS NULL LIMIT ?",
+        (RecordState.OPEN, RecordState.DETACHED, now, now, RecordState.ENDED, ended_before, limit),
     )
-    return tuple(load_record(text) for (text,) in rows)
+    return tuple(load_records(text for (text,) in rows))
+
+
+def _empty_log(connection: sqlite3.Connection) -> None:
+    # https://www.sqlite.org/pragma.html#pragma_wal_checkpoint: waits for readers as long as the busy timeout.
+    [is_busy, _, _] = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    if is_busy:
+        raise StoreUnavailableError(
+            "the log of the store's file can't be emptied now: another process reads it"
+        )
 
 
 def _nothing(connection: sqlite3.Connection) -> None:
