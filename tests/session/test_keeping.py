@@ -1,6 +1,6 @@
 """What a caller is told is kept first; a store that is slow or away delays a message by its budget and no more."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 
 import attrs
@@ -12,7 +12,7 @@ from voice_agent.core.commands import Start, Stop, TypedText
 from voice_agent.core.errors import StoreUnavailableError
 from voice_agent.core.events import Notice, SessionClosed, SessionEvent, Transcript
 from voice_agent.core.identity import Identity
-from voice_agent.core.journal import EntryKind, RecordState, transcript_of
+from voice_agent.core.journal import EntryKind, JournalEntry, RecordState, transcript_of
 from voice_agent.session.keeping import Storage
 from voice_agent.session.open import open_session
 from voice_agent.session.services import Services
@@ -149,26 +149,70 @@ async def test_through_an_outage_the_call_goes_on_and_its_journal_is_whole(
     assert [entry.number for entry in kept.entries] == list(range(1, 10))
 
 
-async def test_beyond_the_bound_the_journal_ends_without_a_hole(
-    autojump_clock: MockClock, open_scripted_services: OpenServices
-) -> None:
-    """What can't wait is not kept, and nothing behind it either; the caller hears everything, marked."""
-    store = SlowStore()
+async def call_beyond_the_bound(
+    open_services: OpenServices, store: SlowStore, *, back_after: float
+) -> tuple[Told, Sequence[JournalEntry]]:
+    """Hold a call of 80 s whose store is away from the start; return what was told and kept."""
     store.is_away = True
-    texts = ["x" * 500 for _ in range(40)]
 
     async def come_back() -> None:
-        await trio.sleep(60)
+        await trio.sleep(back_after)
         store.is_away = False
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(come_back)
-        told = await call(open_scripted_services, store, *texts, max_waiting_bytes=16_384, pause=2.0)
+        texts = [f"{n:03}" + "x" * 500 for n in range(40)]
+        told = await call(open_services, store, *texts, max_waiting_bytes=16_384, pause=2.0)
     assert len(told.texts) == 40
     [kept] = store._sessions.values()
-    assert 1 <= len(kept.entries) < 12
     assert [entry.number for entry in kept.entries] == list(range(1, len(kept.entries) + 1))
+    return told, kept.entries
+
+
+def unstored(events: Iterable[SessionEvent]) -> list[SessionEvent]:
+    return [e for e in events if isinstance(e, Transcript | Notice | SessionClosed) and not e.is_stored]
+
+
+async def test_beyond_the_bound_the_journal_goes_on_when_the_store_is_back(
+    autojump_clock: MockClock, open_scripted_services: OpenServices
+) -> None:
+    """What could not wait is told and marked, and counted in one entry where it is missing; all behind it is kept again."""
+    told, kept = await call_beyond_the_bound(open_scripted_services, SlowStore(), back_after=50)
+    [gap] = [entry for entry in kept if entry.kind is EntryKind.GAP]
+    kept_seqs = {entry.seq for entry in kept if entry.kind is not EntryKind.GAP}
+    lost = [event for event in unstored(told.events) if event.seq not in kept_seqs]
+    assert gap.body == {
+        "messages": len(lost),
+        "first_seq": lost[0].seq,
+        "last_seq": lost[-1].seq,
+        "seconds": pytest.approx(gap.body["seconds"]),
+    }
+    assert gap.seq == lost[-1].seq
+    assert 10 < len(lost) < 20
+    assert [entry.seq for entry in kept] == sorted(entry.seq for entry in kept)
+    texts = transcript_of(kept)
+    assert set(told.texts) - set(texts) == {e.result.text for e in lost if isinstance(e, Transcript)}
+    assert texts[-10:] == told.texts[-10:]
+    # The caller is told once when it begins, and once when it is over, as soon as it is and not at the next word.
+    notices = [(e, at) for e, at in zip(told.events, told.times, strict=True) if isinstance(e, Notice)]
+    [(begin, _), (end, ended_at)] = notices
+    assert (begin.code, begin.detail, begin.is_stored) == ("not_kept", {"first_seq": lost[0].seq}, False)
+    assert (end.code, end.detail, end.is_stored) == ("kept_again", gap.body, True)
+    assert 50 < ended_at - told.times[0] < 53
+    assert kept[-1].kind is EntryKind.CLOSED
+    assert told.events[-1].is_stored
+
+
+async def test_beyond_the_bound_the_end_of_a_call_finds_room(
+    autojump_clock: MockClock, open_scripted_services: OpenServices
+) -> None:
+    """A store that comes back behind the call's end has how it ended, and how much is missing before."""
+    told, kept = await call_beyond_the_bound(open_scripted_services, SlowStore(), back_after=81)
+    assert [entry.kind for entry in kept][-3:] == [EntryKind.FINAL, EntryKind.GAP, EntryKind.CLOSED]
+    assert kept[-1].body["reason"] == "stopped"
     assert told.events[-1].is_stored is False
+    assert [e.code for e in told.events if isinstance(e, Notice)] == ["not_kept"]
+    assert kept[-2].body["messages"] == len(unstored(told.events)) - (len(kept) - 1)
 
 
 async def test_what_a_caller_is_too_slow_to_read_is_kept(

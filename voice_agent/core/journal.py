@@ -35,6 +35,8 @@ class EntryKind(StrEnum):
     HEARD = "heard"
     """Nothing was told; it says only up to where audio has been heard."""
     CLOSED = "closed"
+    GAP = "gap"
+    """Messages were told here that are not kept; the body says how many (``messages``), and which."""
 
 
 @attrs.frozen(kw_only=True)

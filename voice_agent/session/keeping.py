@@ -5,6 +5,7 @@ order of what was told. Only a few kinds are kept: finals, notices, and how the 
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from time import time
 from typing import Final
 
@@ -17,9 +18,10 @@ from voice_agent.core.identity import Identity
 from voice_agent.core.journal import EntryKind, JournalEntry, RecordState, SessionRecord
 from voice_agent.core.transport import Wire
 from voice_agent.core.units import MINUTES
+from voice_agent.session.lapse import Lapse
 from voice_agent.session.store.codec import describe
 from voice_agent.session.store.protocol import Outcome, Write
-from voice_agent.session.store.writer import JournalWriter
+from voice_agent.session.store.writer import JournalWriter, Ticket
 
 AGENT: Final = "none"
 """Nobody answers yet."""
@@ -53,7 +55,9 @@ class Keeping:
         settings_version: int,
         max_seconds: float,
         now: Callable[[], float] = time,
+        tell: Callable[[Notice], None] = lambda _notice: None,
     ) -> None:
+        """``tell`` tells the caller a notice, and doesn't wait."""
         self._storage = storage
         self._session_id = session_id
         self._identity = identity
@@ -64,7 +68,9 @@ class Keeping:
         self._record: SessionRecord | None = None
         self._numbers = 0
         self._heard_ms = 0
-        self._is_lossy = False
+        self._tell = tell
+        self._lapse: Lapse | None = None
+        """What could not be kept, since the writer has no room."""
 
     async def keep(self, event: SessionEvent) -> SessionEvent:
         """Return the event as it may be told now: when it is kept, or marked that it is not yet."""
@@ -78,9 +84,8 @@ class Keeping:
             self._heard_ms = max(self._heard_ms, round(event.result.end * 1000))
         elif isinstance(event, SessionClosed):
             self._heard_ms = event.position_ms
-        self._numbers += 1
         entry = JournalEntry(
-            number=self._numbers,
+            number=0,  # given when the writer takes it
             seq=event.seq,
             kind=kind,
             at=self._now(),
@@ -88,21 +93,60 @@ class Keeping:
             heard_ms=self._heard_ms,
             body=body,
         )
-        return event if await self._write(entry) else self._marked(event)
+        self._update(entry)
+        ticket = self._submit(entry)
+        if ticket is None or await ticket.wait(self._storage.budget_seconds) is not Outcome.ACCEPTED:
+            return self._marked(event)
+        return event
 
-    async def _write(self, entry: JournalEntry) -> bool:
-        record = self._updated(entry)
-        write = Write(session_id=self._session_id, epoch=record.epoch, entries=(entry,), record=record)
-        if self._is_lossy:
-            return False
+    def _submit(self, entry: JournalEntry | None) -> Ticket | None:
+        """Give an entry to the writer, behind one for what it had no room for; None: it has none now.
+
+        Without an entry there is only the latter.
+        """
+        assert self._record is not None  # noqa: S101 (narrows; looked at before)
+        unnumbered = ([] if self._lapse is None else [self._lapse.entry(0)]) + (
+            [] if entry is None else [entry]
+        )
+        entries = tuple(
+            attrs.evolve(one, number=number) for number, one in enumerate(unnumbered, self._numbers + 1)
+        )
+        write = Write(
+            session_id=self._session_id, epoch=self._record.epoch, entries=entries, record=self._record
+        )
+        is_last = self._record.state is not RecordState.OPEN
         try:
-            ticket = self._storage.writer.submit(write)
+            ticket = self._storage.writer.submit(write, is_last=is_last)
         except StoreFullError:
-            # From here on the journal would have a hole; it ends here instead, and the caller is told each time.
-            self._is_lossy = True
-            log.error("journal_full", number=entry.number)  # noqa: TRY400 (no defect, and no trace)
-            return False
-        return await ticket.wait(self._storage.budget_seconds) is Outcome.ACCEPTED
+            self._pass_over(entry)
+            return None
+        self._numbers += len(entries)
+        if self._lapse is not None:
+            log.warning("journal_goes_on", messages=self._lapse.messages, number=self._numbers)
+            self._notify(self._lapse.end_notice)
+            self._lapse = None
+        return ticket
+
+    def _pass_over(self, entry: JournalEntry | None) -> None:
+        """Count what is not kept. The caller is told when that begins, and by each message's mark."""
+        if entry is not None and self._lapse is not None:
+            self._lapse = self._lapse.with_another(entry)
+            return
+        if entry is not None:
+            self._lapse = Lapse.of(entry)
+            log.error("journal_full", number=self._numbers + 1)
+            self._notify(self._lapse.begin_notice)
+        self._storage.writer.when_room(self._go_on)
+
+    def _go_on(self) -> None:
+        """The writer has room again: no need to wait for something to be said."""
+        if self._lapse is not None:
+            self._submit(None)
+
+    def _notify(self, notice: Notice) -> None:
+        # The supervisor that would tell it is gone when the program ends; then nobody listens either.
+        with suppress(RuntimeError):
+            self._tell(notice)
 
     def _begin(self, ready: SessionReady) -> None:
         now = self._now()
@@ -125,7 +169,7 @@ class Keeping:
             token_sha256="",
         )
 
-    def _updated(self, entry: JournalEntry) -> SessionRecord:
+    def _update(self, entry: JournalEntry) -> None:
         assert self._record is not None  # noqa: S101 (narrows; looked at before)
         self._record = attrs.evolve(self._record, updated_at=entry.at)
         if entry.kind is EntryKind.CLOSED:
@@ -135,7 +179,6 @@ class Keeping:
                 ended_at=entry.at,
                 close_reason=str(entry.body["reason"]),
             )
-        return self._record
 
     @staticmethod
     def _marked(event: SessionEvent) -> SessionEvent:

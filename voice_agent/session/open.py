@@ -65,6 +65,7 @@ async def open_session(
             wire=wire,
             settings_version=session.settings_version,
             max_seconds=services.settings.session.max_duration_seconds,
+            tell=session.tell_soon,
         )
     metrics = services.metrics
     root = CallRoot.here()

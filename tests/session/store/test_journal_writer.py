@@ -145,3 +145,28 @@ async def test_a_store_that_lost_a_session_takes_no_other_along(
         assert outcomes == [Outcome.ACCEPTED, Outcome.LOST, Outcome.ACCEPTED, Outcome.ACCEPTED]
     assert [len(await store.journal(f"o{n}")) for n in range(3)] == [1, 1, 1]
     assert await store.record("s1") is None
+
+
+async def test_who_waits_for_room_is_told_when_half_of_it_is_free(
+    autojump_clock: MockClock, make_record: MakeRecord, make_entry: MakeEntry
+) -> None:
+    """Not while the queue is nearly full still; and the last write of a session never waits for room."""
+    store = MoodyStore()
+    store.is_away = True
+    told: list[int] = []
+    async with open_journal_writer(store, max_waiting_bytes=600_000, drain_seconds=1) as writer:
+        number = 0
+        with pytest.raises(StoreFullError):  # noqa: PT012 (how many fit is not the point)
+            while True:
+                writer.submit(write(make_entry(number + 1), make_record() if number == 0 else None))
+                number += 1
+        writer.when_room(lambda: told.append(writer.waiting))
+        last = writer.submit(write(make_entry(number + 1)), is_last=True)
+        await trio.sleep(10)
+        assert told == []
+        store.is_away = False
+        await writer.drain()
+        assert last.outcome is Outcome.ACCEPTED
+    [waiting] = told
+    assert 0 < waiting < number / 2
+    assert len(await store.journal("s1")) == number + 1

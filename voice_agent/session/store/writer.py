@@ -90,6 +90,7 @@ class JournalWriter:
         self._has_work = trio.Event()
         self._is_empty = trio.Event()
         self._is_empty.set()
+        self._want_room: list[Callable[[], None]] = []
         self.state = StoreState.HEALTHY
 
     @property
@@ -97,14 +98,17 @@ class JournalWriter:
         """Writes that are not kept yet."""
         return len(self._waiting)
 
-    def submit(self, write: Write) -> Ticket:
+    def submit(self, write: Write, *, is_last: bool = False) -> Ticket:
         """Queue a write behind all others; wait for it with :meth:`Ticket.wait`.
+
+        The last write of a session always finds room, so that its end is kept: while no more can wait no sessions
+        begin, so that there are no more of these than there are calls.
 
         Raises:
             StoreFullError: the store has been away for so long that no more can wait.
         """
         size_bytes = WRITE_BYTES + sum(len(str(entry.body)) for entry in write.entries)
-        if self._waiting_bytes + size_bytes > self._max_waiting_bytes:
+        if not is_last and self._waiting_bytes + size_bytes > self._max_waiting_bytes:
             self._become(StoreState.FULL)
             raise StoreFullError("the store can't be reached, and no more can wait for it")
         ticket = Ticket(write, size_bytes)
@@ -113,6 +117,10 @@ class JournalWriter:
         self._is_empty = trio.Event() if self._is_empty.is_set() else self._is_empty
         self._has_work.set()
         return ticket
+
+    def when_room(self, go_on: Callable[[], None]) -> None:
+        """Have a function called once, as soon as half of the room is free again; it may submit, and must not raise."""
+        self._want_room.append(go_on)
 
     async def run(self) -> None:
         """Write for ever."""
@@ -159,7 +167,13 @@ class JournalWriter:
             if self.state is not StoreState.HEALTHY:
                 log.info("store_available", waiting=len(self._waiting))
                 self._become(StoreState.HEALTHY)
+            self._tell_room()
             return
+
+    def _tell_room(self) -> None:
+        """Tell those who wait for room, while there is some; the others are told later."""
+        while self._want_room and self._waiting_bytes <= self._max_waiting_bytes // 2:
+            self._want_room.pop(0)()
 
     def _become(self, state: StoreState) -> None:
         if state is not self.state:
