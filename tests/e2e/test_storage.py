@@ -7,12 +7,20 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import trio
 
 from voice_agent.audio.files import read_audio
 
 pytestmark = pytest.mark.e2e
+
+HANDSHAKE = {
+    "connection": "Upgrade",
+    "upgrade": "websocket",
+    "sec-websocket-version": "13",
+    "sec-websocket-key": "AAAAAAAAAAAAAAAAAAAAAA==",
+}
 
 
 def kept(path: Path) -> dict[str, list[dict[str, Any]]]:
@@ -107,3 +115,55 @@ def test_a_file_that_is_no_database_stops_the_start(start_server: Any, tmp_path:
     with pytest.raises(AssertionError, match=r"no usable database"):
         start_server(store__path=path)
     assert path.read_text().startswith("something else")
+
+
+async def test_a_call_is_told_that_it_is_not_kept_and_when_it_is_again(
+    start_server: Any, connect: Any, tmp_path: Path
+) -> None:
+    """Another program locks the file until no more can wait: one notice each way, and the journal counts what is missing."""
+    path = tmp_path / "kept.db"
+    server = start_server(store__path=path, store__max_waiting_bytes=65_536, store__latency_budget_ms=10)
+    messages: list[dict[str, Any]] = []
+
+    async def until(caller: Any, kind: str, code: str | None = None) -> None:
+        while True:
+            messages.append(json.loads(await caller.get_message()))
+            if messages[-1]["type"] == kind and messages[-1].get("code") == code:
+                return
+
+    async def say(caller: Any, text: str) -> None:
+        await caller.send_message(json.dumps({"type": "text", "text": text}))
+        await until(caller, "final")
+
+    with trio.fail_after(60):
+        async with connect(server.url) as caller:
+            await caller.send_message('{"type":"start"}')
+            await until(caller, "ready")
+            session = messages[-1]["session"]
+            await say(caller, "kept")
+            with closing(sqlite3.connect(path, isolation_level=None)) as other:
+                other.execute("BEGIN EXCLUSIVE")
+                while not any(message.get("code") == "not_kept" for message in messages):
+                    await say(caller, "x" * 4000)
+                await say(caller, "not kept")
+                assert "stored" not in messages[1]
+                assert messages[-1]["stored"] is False
+                async with httpx.AsyncClient(trust_env=False) as client:
+                    refused = await client.get(server.http + "/v1/ws", headers=HANDSHAKE)
+                assert (refused.status_code, refused.json()["code"]) == (503, "store_full")
+                other.execute("ROLLBACK")
+            await until(caller, "notice", "kept_again")
+            await say(caller, "kept too")
+            assert "stored" not in messages[-1]
+            await caller.send_message('{"type":"stop"}')
+            await until(caller, "closed")
+    journal = kept(path)[session]
+    [gap] = [entry for entry in journal if entry["kind"] == "gap"]
+    [again] = [message for message in messages if message.get("code") == "kept_again"]
+    assert gap["body"] == again["detail"]
+    said = {message["seq"]: message["text"] for message in messages if message["type"] == "final"}
+    found = {entry["seq"]: entry["body"]["text"] for entry in journal if entry["kind"] == "final"}
+    missing = {seq for seq in said if gap["body"]["first_seq"] <= seq <= gap["body"]["last_seq"]}
+    assert found == {seq: text for seq, text in said.items() if seq not in missing}
+    assert "not kept" in {said[seq] for seq in missing}
+    assert "kept too" in found.values()
