@@ -74,6 +74,13 @@ def test_a_moment_may_be_given_with_its_offset() -> None:
         (line(", quotas = { calls_per_minute = 0 }"), "line 1, key kiosk: quotas calls_per_minute must be"),
         (line(", quotas = { calls_per_minute = nan }"), "line 1, key kiosk: quotas calls_per_minute must be"),
         (line(", quotas = { calls_per_minute = inf }"), "line 1, key kiosk: quotas calls_per_minute must be"),
+        (
+            line(", quotas = { retention_hours = -1 }"),
+            "line 1, key kiosk: quotas retention_hours must be a number of hours",
+        ),
+        (line(", quotas = { retention_hours = nan }"), "line 1, key kiosk: quotas retention_hours must be"),
+        (line(", quotas = { retention_hours = 87601 }"), "line 1, key kiosk: quotas retention_hours must be"),
+        (line(", quotas = { retention_hours = false }"), "line 1, key kiosk: quotas retention_hours must be"),
         (line(", quotas = { max_cals = 1 }"), "line 1, key kiosk: quotas unknown field max_cals"),
         (line(", scope = 3"), "line 1, key kiosk: unknown field scope; the fields are sha256, scopes"),
         (line() + line(), "line 2: not valid TOML"),
@@ -146,6 +153,7 @@ NUMBERS = st.none() | st.floats(min_value=1e-6, max_value=1e9)
             calls_per_minute=NUMBERS,
             requests_per_second=NUMBERS,
             max_duration_seconds=NUMBERS,
+            retention_hours=st.none() | st.floats(0, 87_600),
         ),
     ),
 )

@@ -17,7 +17,7 @@ from voice_agent.access.authenticator import Credentials
 from voice_agent.access.rejection import RejectedError
 from voice_agent.access.tokens import _REGISTRY
 from voice_agent.core.errors import UnauthenticatedError
-from voice_agent.core.identity import Identity, Quotas, Scope
+from voice_agent.core.identity import Hours, Identity, Quotas, Scope
 
 Edge = Any
 Issuer = Any
@@ -45,13 +45,17 @@ async def test_a_token_of_each_algorithm_says_who_calls(
     trusting: Edge, issuer: Issuer, claims: Claims, algorithm: str
 ) -> None:
     """Scopes, tenant, quotas and expiry come from its claims; the subject is marked as a token's."""
-    claims |= {"scope": "openid call observe", "tenant": "acme", "quotas": {"max_calls": 3}}
+    claims |= {
+        "scope": "openid call observe",
+        "tenant": "acme",
+        "quotas": {"max_calls": 3, "retention_hours": 0},
+    }
     async with trusting.open() as authenticator:
         assert await identify(authenticator, issuer.sign(algorithm, claims)) == Identity(
             key_id="jwt:alice",
             tenant="acme",
             scopes=frozenset({Scope.CALL, Scope.OBSERVE}),
-            quotas=Quotas(max_calls=3),
+            quotas=Quotas(max_calls=3, retention_hours=Hours(0)),
             expires_at=claims["exp"] + 30,
         )
 
@@ -321,6 +325,8 @@ async def test_a_header_with_two_algorithms_is_refused(
         ({"quotas": {"calls_per_minute": 0}}, "jwt_claim"),
         ({"quotas": {"calls_per_minute": 10**400}}, "jwt_claim"),
         ({"quotas": {"cals_per_minute": 1}}, "jwt_claim"),
+        ({"quotas": {"retention_hours": -1}}, "jwt_claim"),
+        ({"quotas": {"retention_hours": "0"}}, "jwt_claim"),
         ({"deep": json.loads("[" * 40 + "]" * 40)}, "jwt_malformed"),
     ],
     ids=lambda value: str(value)[:40],

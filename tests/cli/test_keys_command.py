@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from voice_agent.access.keys import KeyTable
 from voice_agent.access.rejection import RejectedError
 from voice_agent.cli.keys_command import keys
-from voice_agent.core.identity import Quotas, Scope
+from voice_agent.core.identity import Hours, Quotas, Scope
 from voice_agent.settings.api_keys import parse_keys
 
 KEY = re.compile(r"^va_[a-z0-9-]+_[0-9a-f]{64}$", re.MULTILINE)
@@ -44,12 +44,17 @@ def test_every_option_reaches_the_line() -> None:
     key, line = made(
         "--id", "kiosk-1", "--scope", "observe", "--scope", "admin", "--tenant", 'a"\\c', "--expires", "2040-01-31",
         "--max-calls", "2", "--calls-per-minute", "1.5", "--requests-per-second", "3", "--max-duration-seconds", "60",
+        "--retention-hours", "0.5",
     )  # fmt: skip
     known = parse_keys(line)["kiosk-1"]
     assert (known.scopes, known.tenant) == ({Scope.OBSERVE, Scope.ADMIN}, 'a"\\c')
     assert known.expires == datetime(2040, 1, 31, tzinfo=UTC)
     assert known.quotas == Quotas(
-        max_calls=2, calls_per_minute=1.5, requests_per_second=3, max_duration_seconds=60
+        max_calls=2,
+        calls_per_minute=1.5,
+        requests_per_second=3,
+        max_duration_seconds=60,
+        retention_hours=Hours(0.5),
     )
     assert KeyTable(line).identify(key, now=0).key_id == "kiosk-1"
 
@@ -90,6 +95,7 @@ def test_an_expiry_may_be_told_from_now(text: str, span: timedelta) -> None:
         (["--calls-per-minute", "0"], "calls_per_minute must be"),
         (["--calls-per-minute", "nan"], "calls_per_minute must be"),
         (["--max-duration-seconds", "inf"], "max_duration_seconds must be"),
+        (["--retention-hours", "-1"], "retention_hours must be"),
         (["--expires", "2020-01-31"], "lies in the past"),
         (["--expires", "0d"], "neither a date"),
         (["--expires", "tomorrow"], "neither a date"),

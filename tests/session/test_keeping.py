@@ -11,7 +11,7 @@ from trio.testing import MockClock
 from voice_agent.core.commands import Start, Stop, TypedText
 from voice_agent.core.errors import StoreUnavailableError
 from voice_agent.core.events import Notice, SessionClosed, SessionEvent, Transcript
-from voice_agent.core.identity import Identity
+from voice_agent.core.identity import Hours, Identity, Quotas
 from voice_agent.core.journal import EntryKind, JournalEntry, RecordState, transcript_of
 from voice_agent.session.keeping import Storage
 from voice_agent.session.open import open_session
@@ -70,6 +70,7 @@ async def call(
     *texts: str,
     max_waiting_bytes: int = 1 << 20,
     pause: float = 0.0,
+    identity: Identity = CALLER,
 ) -> Told:
     """Hold a call in which the caller writes texts, and return what was told."""
     told = Told(store)
@@ -83,7 +84,7 @@ async def call(
             plain, storage=Storage(writer=writer, node="n1", budget_seconds=BUDGET_SECONDS)
         )
         nursery.start_soon(told.listen, caller)
-        async with open_session(services, transport, identity=CALLER):
+        async with open_session(services, transport, identity=identity):
             await caller.send_command(Start())
             for text in texts:
                 await trio.sleep(pause)
@@ -213,6 +214,23 @@ async def test_beyond_the_bound_the_end_of_a_call_finds_room(
     assert told.events[-1].is_stored is False
     assert [e.code for e in told.events if isinstance(e, Notice)] == ["not_kept"]
     assert kept[-2].body["messages"] == len(unstored(told.events)) - (len(kept) - 1)
+
+
+async def test_a_key_may_say_how_long_its_calls_are_kept(
+    autojump_clock: MockClock, open_scripted_services: OpenServices
+) -> None:
+    """It stands in the record; a key that keeps nothing reaches the store with no word, and is promised nothing."""
+    store = SlowStore()
+    hourly = attrs.evolve(CALLER, quotas=Quotas(retention_hours=Hours(1)))
+    await call(open_scripted_services, store, "one", identity=hourly)
+    [kept] = store._sessions.values()
+    assert kept.record.retention_seconds == 3600.0
+    nothing = attrs.evolve(CALLER, quotas=Quotas(retention_hours=Hours(0)))
+    store = SlowStore()
+    told = await call(open_scripted_services, store, "one", identity=nothing)
+    assert told.texts == ("one",)
+    assert unstored(told.events) == []
+    assert store._sessions == {}
 
 
 async def test_what_a_caller_is_too_slow_to_read_is_kept(

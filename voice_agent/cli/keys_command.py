@@ -65,6 +65,12 @@ def keys() -> None:
 @click.option("--requests-per-second", type=float, metavar="N", help="HTTP requests.")
 @click.option("--max-duration-seconds", type=float, metavar="SECONDS", help="How long a call may last.")
 @click.option(
+    "--retention-hours",
+    type=float,
+    metavar="HOURS",
+    help="How long its calls are kept after their end; 0 keeps nothing of them at all.",
+)
+@click.option(
     "--add-to",
     "path",
     type=click.Path(path_type=Path, dir_okay=False),

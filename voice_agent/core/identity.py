@@ -1,14 +1,20 @@
 """Who calls: an identity, what it may do and how much of it."""
 
 from enum import StrEnum
-from typing import Final
+from typing import Final, NewType
 
 import attrs
+
+from voice_agent.core.units import HOURS
 
 DEFAULT_TENANT: Final = "default"
 """The tenant of whoever is given none, and of callers who stay anonymous."""
 EVERY_TENANT: Final = "*"
 """The tenant of those who see every other."""
+
+
+Hours = NewType("Hours", float)
+"""A length of time that may be 0."""
 
 
 class Scope(StrEnum):
@@ -33,6 +39,18 @@ class Quotas:
     """HTTP requests."""
     max_duration_seconds: float | None = None
     """How long a call may last."""
+    retention_hours: Hours | None = None
+    """How long a session is kept after its end; 0 for nothing at all of it, from its beginning."""
+
+    @property
+    def retention_seconds(self) -> float | None:
+        """The same in seconds."""
+        return None if self.retention_hours is None else self.retention_hours * HOURS
+
+    @property
+    def keeps_nothing(self) -> bool:
+        """Whether no word of its calls may reach a store."""
+        return self.retention_seconds == 0
 
 
 @attrs.frozen(kw_only=True)

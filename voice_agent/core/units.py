@@ -5,5 +5,6 @@ from typing import Final
 SECONDS: Final = 1.0
 MS: Final = 0.001 * SECONDS
 MINUTES: Final = 60 * SECONDS
+HOURS: Final = 60 * MINUTES
 KIB: Final = 1024
 MIB: Final = 1024 * KIB

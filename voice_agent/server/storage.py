@@ -13,7 +13,7 @@ import attrs
 import trio
 
 from voice_agent.core.errors import SettingsError
-from voice_agent.core.units import MS
+from voice_agent.core.units import HOURS, MS
 from voice_agent.observability.metrics import Metrics
 from voice_agent.session.body_error import BodyError
 from voice_agent.session.keeping import Storage
@@ -28,7 +28,6 @@ from voice_agent.settings.schema import StoreSettings
 FILE_NAME: Final = "voice-agent.db"
 STATE_VARIABLE: Final = "STATE_DIRECTORY"
 """systemd names the folders of a unit's StateDirectory= in it (systemd.exec(5)), separated by colons."""
-SECONDS_PER_HOUR: Final = 3600.0
 
 
 @attrs.frozen(kw_only=True)
@@ -91,7 +90,7 @@ async def open_storage(
                 partial(
                     enforce_retention,
                     store,
-                    lambda: current.now.store.retention_hours * SECONDS_PER_HOUR,
+                    lambda: current.now.store.retention_hours * HOURS,
                     on_expired=count_expired,
                 )
             )
@@ -123,5 +122,5 @@ def _open_redis(settings: StoreSettings) -> AbstractAsyncContextManager[Store]:
     return open_redis_store(
         settings.redis_url,
         prefix=settings.redis_prefix,
-        keep_seconds=settings.retention_hours * SECONDS_PER_HOUR * 2,
+        keep_seconds=settings.retention_hours * HOURS * 2,
     )

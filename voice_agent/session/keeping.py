@@ -167,6 +167,7 @@ class Keeping:
             lease_until=now + self._max_seconds + GONE_AFTER_SECONDS,
             resumable_seconds=0.0,
             token_sha256="",
+            retention_seconds=self._identity.quotas.retention_seconds,
         )
 
     def _update(self, entry: JournalEntry) -> None:

@@ -57,7 +57,7 @@ async def open_session(
     """
     measured = transport if isinstance(transport, MeasuresNetwork) else None
     session = Session(services, session_id, identity, measured, wire, limits)
-    if services.storage is not None and transport is not None:
+    if services.storage is not None and transport is not None and not identity.quotas.keeps_nothing:
         session.telling.keeping = Keeping(
             services.storage,
             session_id=session.id,

@@ -14,7 +14,7 @@ from typing import Any, Final, NewType
 import attrs
 import cattrs
 
-from voice_agent.core.identity import Quotas, Scope
+from voice_agent.core.identity import Hours, Quotas, Scope
 
 Hook = Callable[[object], Any]
 """From what was written to the value it means; raises :class:`FaultError`."""
@@ -27,6 +27,9 @@ DEFAULT_TENANT: Final = Tenant("default")
 
 MAX_QUOTA: Final = 1e9
 """More than any server can give; a larger number is a mistake, and would not fit everywhere."""
+
+MAX_RETENTION_HOURS: Final = 87_600
+"""Ten years, as of the setting ``store.retention_hours``."""
 
 _TENANT: Final = re.compile(r"[!-~]{1,64}", re.ASCII)
 _FIELD_NAME: Final = re.compile(r"[a-z_]{1,32}", re.ASCII)
@@ -42,7 +45,13 @@ def make_converter(**hooks: tuple[Any, Hook]) -> cattrs.Converter:
     ``hooks`` are further kinds and their readers, under any name.
     """
     converter = cattrs.Converter(forbid_extra_keys=True)
-    own = ((frozenset[Scope], _scopes), (Tenant, tenant), (int | None, _count), (float | None, _amount))
+    own = (
+        (frozenset[Scope], _scopes),
+        (Tenant, tenant),
+        (int | None, _count),
+        (float | None, _amount),
+        (Hours | None, _hours),
+    )
     for kind, hook in (*own, *hooks.values()):
         if isinstance(kind, type):
             converter.register_structure_hook(kind, partial(_apply, hook))
@@ -109,6 +118,12 @@ def _amount(raw: object) -> float | None:
     if not 0 < raw <= MAX_QUOTA:  # nor is NaN
         raise FaultError("must be a number above 0")
     return float(raw)
+
+
+def _hours(raw: object) -> Hours | None:
+    if isinstance(raw, bool) or not isinstance(raw, int | float) or not 0 <= raw <= MAX_RETENTION_HOURS:
+        raise FaultError(f"must be a number of hours from 0 to {MAX_RETENTION_HOURS}")
+    return Hours(float(raw))
 
 
 def _words(error: BaseException) -> str:
