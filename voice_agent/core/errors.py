@@ -297,6 +297,12 @@ class StoreCorruptError(OperatorError):
     code = "store_corrupt"
 
 
+class StoreRefusedError(OperatorError):
+    """The store is there, but refuses us for a reason that only its operator can change: login, rights, certificate."""
+
+    code = "store_refused"
+
+
 class AssertionsOffError(OperatorError):
     """Python runs with ``-O``: the WebRTC library relies on assertions, which are left out then."""
 

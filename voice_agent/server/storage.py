@@ -56,6 +56,7 @@ async def open_storage(
 
     Raises:
         StoreCorruptError: what is kept can't be read.
+        StoreRefusedError: the store refuses us.
         StoreUnavailableError: the store can't be opened.
     """
     settings = current.now.store
@@ -115,6 +116,7 @@ def _open(settings: StoreSettings) -> AbstractAsyncContextManager[Store]:
 def _open_redis(settings: StoreSettings) -> AbstractAsyncContextManager[Store]:
     try:
         from voice_agent.session.store.redis import open_redis_store  # noqa: PLC0415 (an extra)
+        from voice_agent.session.store.redis_link import tls_context  # noqa: PLC0415 (the same)
     except ModuleNotFoundError as error:
         raise SettingsError(
             'store.kind = "redis" needs the extra: pip install voice-agent[redis]', field="store.kind"
@@ -123,4 +125,6 @@ def _open_redis(settings: StoreSettings) -> AbstractAsyncContextManager[Store]:
         settings.redis_url,
         prefix=settings.redis_prefix,
         keep_seconds=settings.retention_hours * HOURS * 2,
+        tls=tls_context(settings.redis_ca_file, settings.redis_certificate_file, settings.redis_key_file),
+        wait_replicas=settings.redis_wait_replicas,
     )

