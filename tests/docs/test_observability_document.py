@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from voice_agent.observability.metrics import Metrics
+from voice_agent.observability.worker_metrics import ANSWERED, WorkerMetrics
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs/observability.md").read_text()
@@ -12,7 +13,9 @@ DOCUMENT = (ROOT / "docs/observability.md").read_text()
 def test_every_metric_is_documented_and_no_other() -> None:
     """An SRE finds in the document what is in /metrics, and the other way round."""
     endings = {"counter": "_total", "info": "_info"}
-    exposed = {family.name + endings.get(family.type, "") for family in Metrics().registry.collect()}
+    families = [*Metrics().registry.collect(), *WorkerMetrics(2).registry.collect()]
+    exposed = {family.name + endings.get(family.type, "") for family in families}
+    exposed.add(ANSWERED)
     documented = set(re.findall(r"^\| `(voice_agent_\w+)", DOCUMENT, re.MULTILINE))
     assert documented == exposed
 
@@ -28,7 +31,7 @@ def test_every_metric_is_updated_somewhere() -> None:
 def test_the_log_events_of_a_call_are_documented() -> None:
     """What the session and the server log stands in the table."""
     logged = set()
-    for room in ("session", "server", "observability"):
+    for room in ("session", "server", "observability", "supervisor"):
         for path in (ROOT / "voice_agent" / room).glob("*.py"):
             logged |= set(
                 re.findall(r"log\.(?:info|warning|error|exception)\(\s*\"(\w+)\"", path.read_text())

@@ -88,10 +88,11 @@ def test_each_value_is_shown_with_its_source(tmp_path: Path) -> None:
     )
     lines = shown.splitlines()
     assert lines[0].startswith("# ")
-    assert lines[2:7] == [
+    assert lines[2:8] == [
         "[server]",
         'host = "::1"  # flag server.host, restart',
         "port = 1  # environment VOICE_AGENT__SERVER__PORT, restart",
+        "workers = 1  # default, restart",
         f"max_calls = 3  # {path}:2",
         "max_connections = 512  # default",
     ]

@@ -59,6 +59,18 @@ class _UnfailingStream:
             self._stream.flush()
 
 
+@attrs.frozen
+class _Worker:
+    """Says in each line which of several processes it is from."""
+
+    number: int
+
+    def __call__(
+        self, _logger: object, _method: str, event: structlog.typing.EventDict
+    ) -> structlog.typing.EventDict:
+        return {**event, "worker": self.number}
+
+
 @attrs.define
 class _Process:
     """What a process has one of, as structlog's own configuration is."""
@@ -81,8 +93,11 @@ def configure_logging(
     *,
     transcripts: bool = False,
     max_repeats_per_minute: int = MAX_REPEATS_PER_MINUTE,
+    worker: int | None = None,
 ) -> None:
     """Set up structlog for a process; lines go to ``stream``, standard error when ``None``.
+
+    ``worker`` is the process's number among several, and stands on each of its lines.
 
     The parameters take the values of the settings of the section ``logging``. Standard output stays free for what a
     command prints for its user. May be called again.
@@ -96,6 +111,8 @@ def configure_logging(
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+    if worker is not None:
+        shared.append(_Worker(worker))
     redaction = Redaction(hide_spoken=not transcripts)
     if is_console:
         rendering: list[structlog.typing.Processor] = [

@@ -9,7 +9,7 @@ import math
 from collections import abc
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import structlog
 import trio
@@ -18,19 +18,18 @@ from hypercorn.config import Config
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import AppWrapper
 
-from voice_agent.core.errors import AddressInUseError
 from voice_agent.server.connection import GuardedTCPServer, check_hypercorn
 from voice_agent.server.guard_limits import GuardHooks, GuardLimits, GuardTerms, Intervention
+from voice_agent.server.sockets import Listener, listen
 from voice_agent.server.tls import ServerTls
 from voice_agent.settings.current import SCOPE_KEY, CurrentSettings, InForce
-from voice_agent.settings.schema import ServerSettings, Settings
+from voice_agent.settings.schema import Settings
 
 log = structlog.get_logger(__name__)
 
 ASGIApp = abc.Callable[[Any, Any, Any], abc.Awaitable[None]]
 """An ASGI 3 application: ``await app(scope, receive, send)``."""
 
-BACKLOG: Final = 512
 SERVICE_RESTART: Final = 1012
 
 
@@ -95,15 +94,21 @@ class HttpServer:
 
     async def _accept(
         self,
-        listeners: list[trio.SocketListener],
+        listeners: abc.Sequence[Listener],
         handler_nursery: trio.Nursery,
         task_status: trio.TaskStatus[None],
     ) -> None:
-        self.addresses = [listener.socket.getsockname()[:2] for listener in listeners]
+        names = [listener.socket.getsockname() for listener in listeners]
+        self.addresses = [name[:2] for name in names if isinstance(name, tuple)]
         with self._accepting:
             async with trio.open_nursery() as nursery:
                 await nursery.start(
-                    partial(trio.serve_listeners, self._serve, listeners, handler_nursery=handler_nursery)
+                    partial(
+                        trio.serve_listeners,
+                        self._serve,
+                        cast("list[trio.SocketListener]", listeners),
+                        handler_nursery=handler_nursery,
+                    )
                 )
                 task_status.started()
 
@@ -157,17 +162,6 @@ def _hypercorn_config(limits: GuardLimits) -> Config:
     return config
 
 
-async def _listen(server: ServerSettings) -> list[trio.SocketListener]:
-    try:
-        return await trio.open_tcp_listeners(server.port, host=server.host, backlog=BACKLOG)
-    except OSError as error:
-        raise AddressInUseError(
-            f"can't listen on {server.host}:{server.port} ({error.strerror or error}); "
-            "stop what uses it, or choose another server.port",
-            field="server.port",
-        ) from error
-
-
 def _fixed_terms(limits: GuardLimits) -> abc.Callable[[], GuardTerms]:
     terms = GuardTerms(limits, {})
     return lambda: terms
@@ -196,6 +190,7 @@ async def open_http_server(
     limits: GuardLimits | None = None,
     hooks: GuardHooks | None = None,
     tls: ServerTls | None = None,
+    listeners: abc.Sequence[Listener] | None = None,
 ) -> abc.AsyncIterator[HttpServer]:
     """Listen and serve ``app`` while the context is open.
 
@@ -203,7 +198,7 @@ async def open_http_server(
     cuts off what is left after the close timeout. To let calls end in peace, call ``stop_accepting()`` and wait for
     them before leaving. With ``current`` each connection and request has the limits that are in force when it comes,
     and the scope's ``state`` holds those settings; a WebSocket keeps them. ``limits`` takes the place of all of them.
-    With ``tls`` every connection is TLS.
+    With ``tls`` every connection is TLS. ``listeners`` take the place of the address in the settings.
 
     Raises:
         AddressInUseError: the address is taken or can't be had.
@@ -213,7 +208,8 @@ async def open_http_server(
     check_hypercorn()
     terms = _fixed_terms(limits) if limits else _followed_terms(current or CurrentSettings(settings))
     server = HttpServer(ASGIWrapper(app), terms, hooks or GuardHooks(), tls)
-    listeners = await _listen(settings.server)
+    if listeners is None:
+        listeners = await listen(settings.server)
     async with trio.open_nursery() as connections, trio.open_nursery() as accepting:
         await accepting.start(server._accept, listeners, connections)  # noqa: SLF001 - its own constructor
         try:

@@ -27,6 +27,7 @@ import trio
 from voice_agent.access.anonymous import check_bind
 from voice_agent.access.authentication import open_authenticator
 from voice_agent.access.limiter import Limiter
+from voice_agent.core.worker import WorkerPlace
 from voice_agent.observability.logs import repeat_limiter
 from voice_agent.observability.loop_lag import LoopLag
 from voice_agent.observability.metrics import Metrics
@@ -44,6 +45,7 @@ from voice_agent.server.listening import HttpServer, open_http_server
 from voice_agent.server.readiness import ReadinessChecks, readiness
 from voice_agent.server.readiness_checks import add_checks
 from voice_agent.server.reload import SettingsReload
+from voice_agent.server.siblings import AllWorkers, Inside
 from voice_agent.server.signals import OBEYED_SIGNALS, obey_signals
 from voice_agent.server.stopping import LAST_RESORT_SECONDS, Stopping
 from voice_agent.server.storage import open_storage
@@ -51,6 +53,7 @@ from voice_agent.server.systemd import ServiceManager
 from voice_agent.server.tls import ServerTls, open_tls
 from voice_agent.server.traced_requests import TracedRequests, open_tracing
 from voice_agent.server.webrtc_calls import open_webrtc_calls
+from voice_agent.server.worker import follow_supervisor, open_worker_server, tidy_up
 from voice_agent.session.registry import CallRegistry
 from voice_agent.settings.changes import Adoption
 from voice_agent.settings.current import CurrentSettings
@@ -71,11 +74,13 @@ async def serve(
     on_listening: Callable[[HttpServer], None],
     origin: SettingsOrigin | None = None,
     apply: Callable[[Adoption], None] = lambda _adoption: None,
+    place: WorkerPlace | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain and return.
 
     ``origin`` is where the settings came from: they are read again when they change there, and at SIGHUP. ``apply`` is
     told of others that have come into force, for what can't follow them by itself. Without an origin they stay.
+    ``place`` is that of a worker among others, who shares their port.
 
     Raises:
         OperatorError: the settings, the models or the address make serving impossible.
@@ -103,11 +108,13 @@ async def serve(
                     tls.ask()
 
             root.start_soon(obey_signals, signals, stopping, read_again)
+            if place is not None:
+                follow_supervisor(place, stopping, current)
             if tls is not None:
                 root.start_soon(tls.watch, name="tls files")
             root.start_soon(tell_suppressed_each_minute, repeat_limiter)
             abort_of_start: trio.CancelScope = await root.start(_abort_start, stopping, root.cancel_scope)
-            async with _open_server(current, metrics, stopping, tls) as (server, desk):
+            async with _open_server(current, metrics, stopping, tls, place) as (server, desk):
                 abort_of_start.cancel()
                 if origin is not None:
                     root.start_soon(reload.run)
@@ -118,14 +125,21 @@ async def serve(
                 manager.stopping(
                     f"draining since {stopping.cause}",
                     within_seconds=stopping.deadline - trio.current_time() + LAST_RESORT_SECONDS,
+                    cause=stopping.cause,
                 )
                 await drain(desk, stopping, server)
+            if place is not None:
+                tidy_up(place, stopping)
             root.cancel_scope.cancel()
 
 
 @asynccontextmanager
 async def _open_server(
-    current: CurrentSettings, metrics: Metrics, stopping: Stopping, tls: ServerTls | None = None
+    current: CurrentSettings,
+    metrics: Metrics,
+    stopping: Stopping,
+    tls: ServerTls | None = None,
+    place: WorkerPlace | None = None,
 ) -> AsyncIterator[tuple[HttpServer, CallDesk]]:
     settings = current.now
     metrics.tasks.set_function(lambda: trio.lowlevel.current_statistics().tasks_living)
@@ -176,6 +190,7 @@ async def _open_server(
                     create_operations_routes(administration),
                     create_ticket_routes(authenticator, current),
                 ],
+                render_all=None if place is None else AllWorkers(place, metrics).render,
             )
             door = Door(
                 web=cast("Asgi", web),
@@ -185,12 +200,14 @@ async def _open_server(
                 authenticator=authenticator,
                 turnstile=limiter,
             )
-            async with open_http_server(
-                TracedRequests(door, tracing) if tracing.is_on else door,
-                settings,
-                current=current,
-                hooks=GuardMetrics(metrics),
-                tls=tls,
+            app = TracedRequests(door, tracing) if tracing.is_on else door
+            open_alone = partial(
+                open_http_server, app, settings, current=current, hooks=GuardMetrics(metrics), tls=tls
+            )
+            async with (
+                open_alone()
+                if place is None
+                else open_worker_server(place, open_alone, Inside(app, metrics), current, desk, state)
             ) as server:
                 yield server, desk
 

@@ -54,11 +54,20 @@ class ServiceManager:
         now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         self._tell(RELOADING="1", MONOTONIC_USEC=str(now))
 
-    def stopping(self, status: str, *, within_seconds: float) -> None:
-        """The server drains, and the process ends within so long; the unit's own time-out may be shorter."""
+    def status(self, status: str) -> None:
+        """Something that an operator may want to see in ``systemctl status``."""
+        self._status = status
+        self._tell(STATUS=status)
+
+    def stopping(self, status: str, *, within_seconds: float, cause: str = "") -> None:
+        """The server drains, and the process ends within so long; the unit's own time-out may be shorter.
+
+        ``cause`` is for a supervisor; systemd passes over fields that begin with X.
+        """
         self._tell(
             STOPPING="1",
             STATUS=status,
+            X_CAUSE=cause,
             EXTEND_TIMEOUT_USEC=str(round(within_seconds * USEC_PER_SECOND)),
         )
 

@@ -55,6 +55,12 @@ RULES: Final[tuple[Rule[Settings], ...]] = (
         ),
     ),
     Rule(
+        ("server.workers", "store.kind"),
+        lambda settings: settings.server.workers == 1 or settings.store.kind in {"sqlite", "redis"},
+        "several workers need a store that they share, or a session would be known to one of them alone; set "
+        'store.kind = "sqlite" (a file of this machine) or "redis", or server.workers = 1',
+    ),
+    Rule(
         ("access.allowed_origins",),
         lambda settings: are_origins(settings.access.allowed_origins),
         "access.allowed_origins must be exact origins as https://app.example.org:8443, separated by commas; * and null "

@@ -1,6 +1,6 @@
 """The HTTP application: the console page, health, readiness, metrics; problems are told as RFC 9457 documents."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -81,11 +81,16 @@ class Readiness:
 
 
 def create_app(
-    *, metrics: Metrics, readiness: Callable[[], Readiness], routes: Sequence[Blueprint] = ()
+    *,
+    metrics: Metrics,
+    readiness: Callable[[], Readiness],
+    routes: Sequence[Blueprint] = (),
+    render_all: Callable[[str], Awaitable[tuple[bytes, str]]] | None = None,
 ) -> QuartTrio:
     """Make the application; ``readiness`` is asked at each ``GET /readyz`` and must not wait.
 
-    ``routes`` are served beside the application's own.
+    ``routes`` are served beside the application's own. ``render_all`` takes the place of ``metrics.render`` where there
+    are figures of more than this process.
     """
     # Quart would serve a folder of its own at /static, past the scopes; the page's files have routes of theirs.
     app = QuartTrio("voice_agent", static_folder=None)
@@ -110,7 +115,8 @@ def create_app(
     @needs(Scope.OBSERVE)
     @described(_METRICS)
     async def expose_metrics() -> Response:
-        body, content_type = metrics.render(request.headers.get("accept", ""))
+        accept = request.headers.get("accept", "")
+        body, content_type = await render_all(accept) if render_all else metrics.render(accept)
         return Response(body, content_type=content_type, headers={"vary": "accept"})
 
     @app.get(CALL_PATH)

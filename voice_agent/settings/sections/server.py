@@ -15,12 +15,24 @@ class ServerSettings:
         "Address to listen on; beyond loopback only with keys or tokens, or where access.anonymous says so.",
     )
     port: int = setting(8080, "TCP port; 0 takes a free one and prints it.", minimum=0, maximum=65_535)
+    workers: int = setting(
+        1,
+        "Processes that serve the port together, to use all cores; more than one need a store that they share.",
+        unit="processes",
+        minimum=1,
+        maximum=256,
+    )
     max_calls: int = setting(
-        64, "Calls at once; the next one gets 503.", unit="calls", minimum=1, maximum=10_000, live=True
+        64,
+        "Calls at once, in each worker; the next one gets 503.",
+        unit="calls",
+        minimum=1,
+        maximum=10_000,
+        live=True,
     )
     max_connections: int = setting(
         512,
-        "TCP connections at once; the next one is closed.",
+        "TCP connections at once, in each worker; the next one is closed.",
         unit="connections",
         minimum=1,
         maximum=100_000,
