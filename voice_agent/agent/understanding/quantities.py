@@ -1,0 +1,263 @@
+"""Quantities: weights, karats, amounts of money and rates, from what a caller said.
+
+Each kind takes the words that it understands, so that the 22 of "twenty two carat" is nobody's grams. Two different values
+of one kind, a range ("thirty or forty grams"), or numbers side by side ("one twenty grams") give None: the dialogue asks.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from decimal import Decimal
+from typing import Final
+
+import attrs
+
+from voice_agent.agent.gold_purity import FINENESS, HALLMARKS
+from voice_agent.agent.understanding.numbers import NumberSpan, find_numbers
+from voice_agent.agent.understanding.words import Word, words_of
+
+MAX_GRAMS: Final = Decimal(20_000)
+"""Twenty kilograms; what is heavier was misheard."""
+MAX_RUPEES: Final = Decimal(10**10)
+MAX_RATE: Final = Decimal(100)
+MONTHS_OF_A_YEAR: Final = 12
+
+_GRAM: Final = Decimal(1)
+_TOLA: Final = Decimal("11.6638038")
+_SOVEREIGN: Final = Decimal(8)
+GRAMS_OF: Final = {
+    **dict.fromkeys(("gram", "grams", "gramme", "grammes", "gm", "gms", "g", "grm", "grms"), _GRAM),
+    # What recognisers make of grams.
+    **dict.fromkeys(("graham", "grahams", "gramps", "crams", "grand's", "grammar"), _GRAM),
+    **dict.fromkeys(("milligram", "milligrams", "mg"), Decimal("0.001")),
+    **dict.fromkeys(("kilo", "kilos", "kilogram", "kilograms", "kg", "kgs"), Decimal(1000)),
+    # Three eighths of a troy ounce of 31.1034768 g; a bhori is the tola of Bengal.
+    **dict.fromkeys(("tola", "tolas", "tolah", "tolla", "tollas", "bhori", "bhoris"), _TOLA),
+    # The jewellers' sovereign (pavan) of South India, not the British coin of 7.98805 g.
+    **dict.fromkeys(("sovereign", "sovereigns", "pavan", "pavans", "pawan", "savaran"), _SOVEREIGN),
+}
+"""Units of weight in grams. The dialogue repeats grams, so that who means another tola can say so."""
+
+_KARAT_WORDS: Final = frozenset(
+    [
+        "carat",
+        "carats",
+        "karat",
+        "karats",
+        "kt",
+        "ct",
+        "k",
+        "carrot",
+        "carrots",
+        "caret",
+        "carets",
+        "karate",
+        "carot",
+        "garret",
+    ]
+)
+"""With what recognisers make of carats: the dialogue repeats the number."""
+_HALLMARK_WORDS: Final = frozenset(
+    ("hallmark", "hallmarked", "hall", "gold", "bis", "kdm", "purity", "fineness")
+)
+_SAID_HALLMARKS: Final = {
+    ("nine", "one", "six"): "916",
+    ("nine", "sixteen"): "916",
+    ("seven", "fifty"): "750",
+    ("five", "eighty", "five"): "585",
+    ("nine", "nine", "nine"): "999",
+}
+_RUPEE_WORDS: Final = frozenset(("rupees", "rupee", "rs", "inr", "rupiah", "bucks"))
+_CORRECTIONS: Final = frozenset(("no", "sorry", "mean", "actually", "rather", "wait", "correction"))
+_RANGE_WORDS: Final = frozenset(("or", "to", "between", "till"))
+_JOINTS: Final = frozenset(("and", ",", "plus"))
+_MONTHLY: Final = frozenset(("month", "monthly"))
+
+
+@attrs.frozen(kw_only=True)
+class Quantities:
+    """What an utterance says in numbers; None where nothing is said, or nothing that is sure.
+
+    ``bare`` is its only number, where that has no unit; whoever asked for one knows what it is.
+    """
+
+    grams: Decimal | None = None
+    karat: int | None = None
+    rupees: Decimal | None = None
+    rate_percent: Decimal | None = None
+    """A year."""
+    bare: Decimal | None = None
+
+
+@attrs.frozen
+class _Found:
+    value: Decimal
+    start: int
+    end: int
+
+
+class _Utterance:
+    """Words, and which of them are taken already."""
+
+    def __init__(self, words: Sequence[Word]) -> None:
+        self.words = list(words)
+        self.is_unsure = False
+        """Whether a number was heard that could mean two things."""
+
+    def text(self, at: int) -> str:
+        return self.words[at].text if 0 <= at < len(self.words) else ""
+
+    def numbers(self) -> tuple[NumberSpan, ...]:
+        return find_numbers(self.words)
+
+    def take(self, found: _Found) -> None:
+        """Leave a mark where words were taken: what stood on both sides doesn't become neighbours."""
+        taken = [Word("|", is_pause=True)] * (found.end - found.start)
+        self.words[found.start : found.end] = taken
+
+
+def read_quantities(text: str) -> Quantities:
+    """Read every quantity of an utterance."""
+    it = _Utterance(words_of(text))
+    karat = _settled(it, _karats)
+    rate = _settled(it, _rates)
+    grams = _settled(it, _weights)
+    rupees = _settled(it, _amounts)
+    left = it.numbers()
+    return Quantities(
+        grams=_within(grams, MAX_GRAMS),
+        karat=None if karat is None or karat not in FINENESS else int(karat),
+        rupees=_within(rupees, MAX_RUPEES),
+        rate_percent=_within(rate, MAX_RATE),
+        bare=None if it.is_unsure else left[0].value if len(left) == 1 else _corrected_bare(it, left),
+    )
+
+
+def _within(value: Decimal | None, limit: Decimal) -> Decimal | None:
+    return value if value is not None and 0 < value <= limit else None
+
+
+def _settled(it: _Utterance, find: Callable[[_Utterance], Iterator[_Found | None]]) -> Decimal | None:
+    """Take what one kind understands; its value where that is one, or the last one behind a correction."""
+    found = list(find(it))
+    sure = [one for one in found if one is not None]
+    values = {one.value for one in sure}
+    value = sure[-1].value if sure and len(sure) == len(found) else None
+    if len(values) > 1 and not _is_correction(it, sure[-2].end, sure[-1].start):
+        value = None
+    it.is_unsure = it.is_unsure or bool(found and value is None)
+    for one in sure:
+        it.take(one)
+    return value
+
+
+def _is_correction(it: _Utterance, start: int, end: int) -> bool:
+    return any(it.text(at) in _CORRECTIONS for at in range(start, end))
+
+
+def _corrected_bare(it: _Utterance, left: Sequence[NumberSpan]) -> Decimal | None:
+    if len(left) == 2 and _is_correction(it, left[0].end, left[1].start):  # noqa: PLR2004 - a pair
+        return left[1].value
+    return None
+
+
+def _karats(it: _Utterance) -> Iterator[_Found | None]:
+    for at in range(len(it.words)):
+        hallmark = _hallmark(it, at)
+        if hallmark is not None:
+            yield hallmark
+    about_money = any(word.text in _RUPEE_WORDS for word in it.words)
+    for at, word in enumerate(it.words):
+        number = word.number
+        # "22k" is gold and "50k" is money; a number has read both as thousands.
+        if number is not None and number in FINENESS and it.text(at + 1) == "k" and not about_money:
+            yield _Found(number, at, at + 2)
+    for span in it.numbers():
+        if it.text(span.end) in _KARAT_WORDS and not span.scaled:
+            yield _Found(span.value, span.start, span.end + 1)
+
+
+def _hallmark(it: _Utterance, at: int) -> _Found | None:
+    for said, mark in (*_SAID_HALLMARKS.items(), *(((digits,), digits) for digits in HALLMARKS)):
+        end = at + len(said)
+        if tuple(it.text(place) for place in range(at, end)) == said and (
+            {it.text(end), it.text(at - 1)} & _HALLMARK_WORDS
+        ):
+            return _Found(Decimal(HALLMARKS[mark]), at, end)
+    return None
+
+
+def _rates(it: _Utterance) -> Iterator[_Found | None]:
+    for span in it.numbers():
+        end = span.end
+        if it.text(end) in {"percent", "percentage"}:
+            end += 1
+        elif (it.text(end), it.text(end + 1)) == ("per", "cent"):
+            end += 2
+        else:
+            continue
+        monthly = it.text(end) in _MONTHLY or (
+            it.text(end) in {"a", "per", "every"} and it.text(end + 1) in _MONTHLY
+        )
+        yield _Found(span.value * MONTHS_OF_A_YEAR if monthly else span.value, span.start, end)
+
+
+def _weights(it: _Utterance) -> Iterator[_Found | None]:
+    """Find weights; what is joined is one of them: "three sovereigns and two grams"."""
+    whole: _Found | None = None
+    for part in _parts(it):
+        if part is not None and whole is not None and _is_joined(it, whole.end, part.start):
+            whole = _Found(whole.value + part.value, whole.start, part.end)
+            continue
+        if whole is not None:
+            yield whole
+        whole = part
+        if part is None:
+            yield None
+    if whole is not None:
+        yield whole
+
+
+def _parts(it: _Utterance) -> Iterator[_Found | None]:
+    spans = it.numbers()
+    for at, word in enumerate(it.words):
+        unit = GRAMS_OF.get(word.text)
+        if unit is None:
+            continue
+        index = next((index for index, span in enumerate(spans) if span.end == at), None)
+        if index is None:
+            if it.text(at - 1) in {"a", "an"} and word.text != "g":
+                yield _Found(unit, at - 1, at + 1)
+            continue
+        span, before = spans[index], spans[index - 1] if index else None
+        if before is not None and _is_range(it, before, span):
+            yield None
+        elif it.text(at + 1) == "and" and any(
+            later.start in {at + 2, at + 3} and later.value < 1 for later in spans[index + 1 :]
+        ):
+            yield None  # "forty grams and a half": of what?
+        else:
+            yield _Found(span.value * unit, span.start, at + 1)
+
+
+def _is_range(it: _Utterance, before: NumberSpan, span: NumberSpan) -> bool:
+    """Whether two numbers share a unit: "thirty or forty grams", "one twenty grams", "thirty, forty grams"."""
+    between = {it.text(at) for at in range(before.end, span.start)}
+    if between == {"and"}:
+        return it.text(before.start - 1) == "between"
+    return not between - _RANGE_WORDS - {","}
+
+
+def _is_joined(it: _Utterance, start: int, end: int) -> bool:
+    return all(it.text(at) in _JOINTS for at in range(start, end))
+
+
+def _amounts(it: _Utterance) -> Iterator[_Found | None]:
+    spans = it.numbers()
+    for index, span in enumerate(spans):
+        before, after = it.text(span.start - 1), it.text(span.end)
+        in_rupees = before in _RUPEE_WORDS or after in _RUPEE_WORDS
+        if not (in_rupees or span.scaled):
+            continue
+        if index and _is_range(it, spans[index - 1], span):
+            yield None
+        else:
+            yield _Found(span.value, span.start, span.end)
