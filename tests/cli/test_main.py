@@ -22,6 +22,7 @@ def test_the_help_names_every_command_with_a_whole_sentence() -> None:
         "serve",
         "call",
         "transcribe",
+        "say",
         "keys",
         "sessions",
         "models",

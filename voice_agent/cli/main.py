@@ -18,6 +18,7 @@ _COMMANDS: Final = {
     "serve": ("serve_command", "serve"),
     "call": ("call_command", "call"),
     "transcribe": ("transcribe_command", "transcribe"),
+    "say": ("say_command", "say"),
     "keys": ("keys_command", "keys"),
     "sessions": ("sessions_command", "sessions_group"),
     "models": ("models_command", "models"),

@@ -72,8 +72,8 @@ def render(transcript: FileTranscript, form: Format) -> str:
     return _RENDERERS[form](transcript)
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that ``path`` holds either what it held before or the whole text, also after a crash.
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file so that ``path`` holds either what it held before or the whole content, also after a crash.
 
     Raises:
         OSError: it can't be written; nothing is left behind.
@@ -84,9 +84,9 @@ def write_atomically(path: Path, text: str) -> None:
         mode = 0o666 & ~_umask()
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+        with os.fdopen(handle, "wb") as file:
             os.fchmod(file.fileno(), mode)
-            file.write(text)
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(name, path)  # noqa: PTH105 (mkstemp gives a name, not a Path)

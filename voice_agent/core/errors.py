@@ -333,6 +333,12 @@ class RecognitionFailedError(DependencyError):
     code = "recognition_failed"
 
 
+class SynthesisFailedError(DependencyError):
+    """The text-to-speech engine or endpoint failed; the sentence has no sound, or not all of it."""
+
+    code = "synthesis_failed"
+
+
 class StoreUnavailableError(DependencyError):
     """The store of sessions can't be reached now; what is written waits."""
 

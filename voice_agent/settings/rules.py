@@ -61,6 +61,11 @@ RULES: Final[tuple[Rule[Settings], ...]] = (
         'store.kind = "sqlite" (a file of this machine) or "redis", or server.workers = 1',
     ),
     Rule(
+        ("voice.kind", "voice.api_url"),
+        lambda settings: settings.voice.kind != "api" or is_http(settings.voice.api_url),
+        'voice.kind = "api" needs voice.api_url, as https://host/v1, without user and password in it',
+    ),
+    Rule(
         ("access.allowed_origins",),
         lambda settings: are_origins(settings.access.allowed_origins),
         "access.allowed_origins must be exact origins as https://app.example.org:8443, separated by commas; * and null "

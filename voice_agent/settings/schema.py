@@ -16,6 +16,7 @@ from voice_agent.settings.sections.server import ServerSettings
 from voice_agent.settings.sections.session import SessionSettings
 from voice_agent.settings.sections.store import StoreSettings
 from voice_agent.settings.sections.tracing import TracingSettings
+from voice_agent.settings.sections.voice import VoiceSettings
 from voice_agent.settings.sections.webrtc import WebRtcSettings
 from voice_agent.settings.sections.websocket import WebSocketSettings
 
@@ -33,6 +34,7 @@ __all__ = [
     "StoreSettings",
     "TracingSettings",
     "VadSettings",
+    "VoiceSettings",
     "WebRtcSettings",
     "WebSocketSettings",
 ]
@@ -52,6 +54,7 @@ class Settings:
     audio: AudioSettings = attrs.field(factory=AudioSettings)
     vad: VadSettings = attrs.field(factory=VadSettings)
     recogniser: RecogniserSettings = attrs.field(factory=RecogniserSettings)
+    voice: VoiceSettings = attrs.field(factory=VoiceSettings)
     store: StoreSettings = attrs.field(factory=StoreSettings)
     logging: LoggingSettings = attrs.field(factory=LoggingSettings)
     readiness: ReadinessSettings = attrs.field(factory=ReadinessSettings)

@@ -60,16 +60,7 @@ class OnnxModel:
         Raises:
             ModelFileError: the file is no model, is damaged, or has other inputs or outputs.
         """
-        try:
-            session = onnxruntime.InferenceSession(
-                str(path), _session_options(), providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:
-            reason = str(error).strip().splitlines()[0]
-            raise ModelFileError(
-                f"{setting}: {path} can't be loaded; it is damaged or no model ({reason}); {remedy}",
-                field=setting,
-            ) from error
+        session = _open(path, setting, remedy)
         wrong = _differences(session, signature)
         if wrong:
             raise ModelFileError(
@@ -82,6 +73,26 @@ class OnnxModel:
         """Run once, on this thread, and return the outputs in the order asked for."""
         computed: list[Array] = self._session.run(outputs, inputs)
         return computed
+
+
+def open_voice_session(path: Path, *, setting: str, remedy: str) -> Any:
+    """Open a text-to-speech model for a library that runs it by itself; on the thread that calls, as everything here.
+
+    Raises:
+        ModelFileError: the file is no model, or is damaged.
+    """
+    return _open(path, setting, remedy)
+
+
+def _open(path: Path, setting: str, remedy: str) -> Any:
+    try:
+        return onnxruntime.InferenceSession(str(path), _session_options(), providers=["CPUExecutionProvider"])
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelFileError(
+            f"{setting}: {path} can't be loaded; it is damaged or no model ({reason}); {remedy}",
+            field=setting,
+        ) from error
 
 
 def _session_options() -> Any:
