@@ -13,7 +13,13 @@ from trio.abc import Clock
 from trio_websocket import WebSocketConnection, wrap_client_stream, wrap_server_stream
 
 from voice_agent.cli.call_audio import AudioMessage, AudioSource, MemorySource
-from voice_agent.cli.call_client import CallResult, ClientOptions, ReceivedMessage, converse, ignore_message
+from voice_agent.cli.call_client import (
+    CallResult,
+    ClientOptions,
+    ReceivedMessage,
+    call_server,
+    ignore_message,
+)
 from voice_agent.core.errors import UnreadableFileError
 from voice_agent.core.formats import AudioFormat
 
@@ -94,30 +100,25 @@ async def hold_call(
     streams: Callable[[], Any] = trio.testing.memory_stream_pair,
 ) -> CallResult:
     """Let the client hold a call with the server that ``play`` plays; return the result when the client is done."""
-    options = options or ClientOptions()
-    client_stream, server_stream = streams()
-    result = CallResult()
 
-    async def serve() -> None:
-        async with trio.open_nursery() as serving:
-            request = await wrap_server_stream(serving, server_stream)
-            await play(Server(await request.accept()))
+    async def connect(
+        _url: str, use: Callable[[WebSocketConnection], Awaitable[None]], _timeout_seconds: float
+    ) -> None:
+        client_stream, server_stream = streams()
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve)
-        connection = await wrap_client_stream(nursery, client_stream, "test", "/v1/ws")
-        async with source.open() as audio:
-            await converse(
-                connection,
-                source=source,
-                audio=audio,
-                result=result,
-                options=options,
-                on_message=on_message,
-                hang_up=hang_up,
-            )
-        nursery.cancel_scope.cancel()
-    return result
+        async def serve() -> None:
+            async with trio.open_nursery() as serving:
+                request = await wrap_server_stream(serving, server_stream)
+                await play(Server(await request.accept()))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve)
+            await use(await wrap_client_stream(nursery, client_stream, "test", "/v1/ws"))
+            nursery.cancel_scope.cancel()
+
+    return await call_server(
+        "ws://test", source, options=options, on_message=on_message, hang_up=hang_up, connect=connect
+    )
 
 
 async def test_a_call_says_start_sends_all_audio_in_order_and_says_stop(autojump_clock: Clock) -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,9 @@ class PlayedServer:
         return f"ws://127.0.0.1:{self.port}/v1/ws?{play}"
 
 
+_seq: "weakref.WeakKeyDictionary[WebSocketConnection, int]" = weakref.WeakKeyDictionary()
+
+
 async def play(request: WebSocketRequest, server: PlayedServer) -> None:
     """Play one call as the query asks: well, refuse, die, fatal or mute."""
     how = request.path.partition("?")[2]
@@ -53,7 +57,14 @@ async def play(request: WebSocketRequest, server: PlayedServer) -> None:
 
 async def _play(connection: WebSocketConnection, how: str, server: PlayedServer) -> None:
     start = json.loads(await connection.get_message())
-    await _say(connection, "ready", session=f"s-{how}", protocol=1)
+    if how == "resume" and "resume" not in start:
+        await _say(connection, "ready", session="s", resume={"token": "t", "window_seconds": 60})
+        await connection.get_message()
+        server.audio_began.set()
+        await connection._stream.aclose()
+        return
+    again = {"resumed": True, "heard_ms": 0, "resume": {"token": "u", "window_seconds": 60}, "seq": 9}
+    await _say(connection, "ready", session=f"s-{how}", protocol=1, **(again if "resume" in start else {}))
     audio_bytes = 0
     while isinstance(message := await connection.get_message(), bytes):
         audio_bytes += len(message)
@@ -78,7 +89,11 @@ async def _play(connection: WebSocketConnection, how: str, server: PlayedServer)
 
 
 async def _say(connection: WebSocketConnection, kind: str, **fields: Any) -> None:
-    await connection.send_message(json.dumps({"type": kind, "seq": 1, "position_ms": 0, **fields}))
+    # Above any `ready`, for a resumed call takes no number twice.
+    _seq[connection] = _seq.get(connection, 9) + 1
+    await connection.send_message(
+        json.dumps({"type": kind, "seq": _seq[connection], "position_ms": 0, **fields})
+    )
 
 
 @pytest.fixture
@@ -220,6 +235,69 @@ def test_each_failure_has_its_words_and_its_exit_code(
     assert result.exit_code == exit_code, result.output
     assert words in result.stderr
     assert "Traceback" not in result.output
+
+
+def test_a_call_that_is_resumed_is_a_good_call(server: PlayedServer, tmp_path: Path) -> None:
+    """The connection breaks once: exit 0, every sample was sent to somebody, and both lines say what happened."""
+    path = write_wav(tmp_path / "long.wav", 0.5)
+    result = run("--url", server.url("resume"), "--url", server.url("resume"), path)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == "It was.\n"
+    lost, back, *_, closing, _, _ = result.stderr.splitlines()
+    assert lost.startswith("connection lost (the server went away without a close record: close code 1006)")
+    assert back.startswith("resumed after ")
+    assert back.endswith(" s, nothing lost")
+    assert "resumed once" in closing
+    assert server.calls.get(timeout=5)[2] == 16_000
+
+
+def test_several_calls_at_once_are_resumed_each_for_itself(server: PlayedServer, tmp_path: Path) -> None:
+    """Each with its number; for machines, in lines of their own."""
+    path = write_wav(tmp_path / "long.wav", 0.5)
+    result = run("--url", server.url("resume"), "--json", "--calls", 3, path)
+    assert result.exit_code == 0, result.output
+    *lines, last = [json.loads(line) for line in result.stdout.splitlines()]
+    for number in (1, 2, 3):
+        kinds = [
+            next(iter(line.keys() - {"call", "received_at", "latency_seconds"}))
+            for line in lines
+            if line["call"] == number
+        ]
+        assert kinds[:4] == ["message", "reconnecting", "resumed", "message"]
+    assert [call["resumes"] for call in last["summary"]["calls"]] == [1, 1, 1]
+
+
+def test_no_resume_makes_a_lost_connection_the_end(server: PlayedServer, wav: Path) -> None:
+    """For those who would rather know."""
+    result = run("--url", server.url("resume"), "--no-resume", wav)
+    assert result.exit_code == 70, result.output
+    assert "trying again" not in result.stderr
+
+
+def test_the_next_server_is_called_when_one_does_not_take_the_call(server: PlayedServer, wav: Path) -> None:
+    """Also from the variable, which holds several addresses with spaces between."""
+    result = run("--url", server.url("refuse"), "--url", server.url("well"), wav)
+    assert result.exit_code == 0, result.output
+    both = f"{server.url('refuse')} {server.url('well')}"
+    result = CliRunner(env={"VOICE_AGENT_URL": both}).invoke(call, [str(wav)])
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.e2e
+def test_ctrl_c_while_there_is_no_connection_leaves_at_once(server: PlayedServer, tmp_path: Path) -> None:
+    """SIGINT in an outage: exit 130, no traceback, and no wait for a server that is gone."""
+    gone = "ws://127.0.0.1:1/v1/ws"
+    path = write_wav(tmp_path / "long.wav", 600)
+    process = start_process("--url", server.url("resume"), *(["--url", gone] * 9), path)
+    assert server.audio_began.wait(PROCESS_SECONDS)
+    assert process.stderr is not None
+    while "still no connection" not in process.stderr.readline():
+        pass
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=PROCESS_SECONDS)
+    assert process.returncode == 130, err
+    assert out == ""
+    assert "Traceback" not in err
 
 
 def test_a_file_that_can_not_be_read_stops_everything_before_the_first_call(

@@ -4,6 +4,7 @@ import io
 import json
 from typing import Any
 
+import attrs
 import pytest
 from rich.console import Console
 
@@ -18,6 +19,7 @@ from voice_agent.cli.call_display import (
     printable,
 )
 from voice_agent.cli.call_report import CallReport
+from voice_agent.cli.call_result import Reconnecting, Resumed
 from voice_agent.core.transcripts import TranscriptResult
 
 REPORT = CallReport(outcomes=[], was_interrupted=False, latency_note="a test")
@@ -184,3 +186,53 @@ def test_a_display_does_not_hide_errors() -> None:
     ):
         with pytest.raises(ZeroDivisionError), display:
             raise ZeroDivisionError
+
+
+LOST = Reconnecting(reason="close code 1006", attempt=1, wait_seconds=0.2512, url="ws://two/v1/ws")
+BACK = Resumed(
+    session="abc", url="ws://two/v1/ws", attempts=2, away_seconds=1.26, resent_seconds=4.0, lost_seconds=0.0
+)
+
+
+@pytest.mark.parametrize("terminal", [Terminal, io.StringIO])
+def test_a_lost_connection_and_its_return_are_told(terminal: type[io.StringIO]) -> None:
+    """In words, whether on a terminal or in a pipe; what was being said is told anew later."""
+    out, err = terminal(), io.StringIO()
+    display = open_display(out=out, err=err, call_count=1, is_json=False)
+    with display:
+        display.show_message(1, received("partial", text="it was the", stable="it"))
+        display.show_news(1, LOST)
+        display.show_news(1, BACK)
+        display.show_news(1, attrs.evolve(BACK, lost_seconds=3.14))
+    told = out.getvalue() + err.getvalue()
+    for line in (
+        "connection lost (close code 1006); trying again in 0.3 s",
+        "resumed after 1.3 s, nothing lost",
+        "resumed after 1.3 s, 3.1 s of sound lost",
+    ):
+        assert line in told
+
+
+def test_json_has_lines_of_their_own_for_a_lost_connection_and_its_return() -> None:
+    """Programs can tell them from what the server says."""
+    out = io.StringIO()
+    display = open_display(out=out, err=io.StringIO(), call_count=3, is_json=True)
+    with display:
+        display.show_news(2, LOST)
+        display.show_news(2, BACK)
+    lost, back = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert lost["call"] == back["call"] == 2
+    assert lost["reconnecting"] == {
+        "reason": "close code 1006",
+        "attempt": 1,
+        "wait_seconds": 0.251,
+        "url": "ws://two/v1/ws",
+    }
+    assert back["resumed"] == {
+        "session": "abc",
+        "url": "ws://two/v1/ws",
+        "attempts": 2,
+        "away_seconds": 1.26,
+        "resent_seconds": 4.0,
+        "lost_seconds": 0.0,
+    }

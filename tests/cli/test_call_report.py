@@ -123,6 +123,25 @@ def test_figures_that_mean_nothing_are_not_shown() -> None:
     assert report.to_dict()["latency_note"] == "too fast"
 
 
+def test_what_an_outage_cost_is_said() -> None:
+    """How often a call was resumed, and what was lost with its connections; nothing of it where nothing was."""
+    result = good_result()
+    assert (
+        "resumed"
+        not in CallReport(
+            outcomes=[CallOutcome(number=1, label="a", result=result)], was_interrupted=False
+        ).lines()[0]
+    )
+    result.resumes, result.lost_seconds = 1, 3.14
+    report = CallReport(outcomes=[CallOutcome(number=1, label="a", result=result)], was_interrupted=False)
+    assert (
+        "1 final, resumed once, 3.1 s of sound lost with the connection, close code 1000" in report.lines()[0]
+    )
+    assert report.exit_code == exit_codes.OK
+    result.resumes = 2
+    assert "resumed 2 times" in report.lines()[0]
+
+
 def test_the_summary_for_machines() -> None:
     """Stable keys; the close record as the server gave it."""
     report = CallReport(
@@ -145,6 +164,8 @@ def test_the_summary_for_machines() -> None:
                 "final_latencies_seconds": [0.4],
                 "notices": [],
                 "errors": [],
+                "resumes": 0,
+                "lost_seconds": 0.0,
                 "closed": {
                     "reason": "stopped",
                     "duration_seconds": 2.04,

@@ -1,392 +1,271 @@
-"""A client of protocol v1: one call, from the handshake to the close frame, in one nursery.
+"""A client of protocol v1: one call, from the first handshake to the last close frame, over as many connections as it takes.
 
     call_server
-     ├ reader    of trio-websocket
-     └ _Conversation
-        ├ listen   server's messages -> result; when it returns the call is over
-        ├ hang up  waits for the event; stops the reading, gives the rest a deadline
-        └ speak    start -> ready -> audio at the speed of sound -> stop
-           └ read  source -> a few messages ahead
+     ├ record         source -> tape, from the first `ready` on
+     └ connections    one after the other, while the call can be resumed
+        └ connection
+           ├ reader   of trio-websocket
+           └ Conversation
 
-A cancelled ``send_message`` may leave half a frame on the wire and spoil the ``stop`` that follows, so hanging up
-never cancels a send: pacing *is* waiting for the hang-up, with the next message's due time as deadline.
+A connection that is lost costs nothing that was said: the server has kept what it told, the tape holds what it may not
+have heard, and the next connection says where its audio stands in the call.
 """
 
-from collections.abc import AsyncIterator, Callable
-from functools import partial
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from http import HTTPStatus
+from itertools import cycle
+from random import Random, SystemRandom
 from typing import Any, Final
 
 import attrs
 import trio
-from trio_websocket import CloseReason, ConnectionClosed, WebSocketConnection
+from trio_websocket import WebSocketConnection
 
 from voice_agent.cli.call_audio import AudioMessage, AudioSource
-from voice_agent.cli.call_connection import with_connection
-from voice_agent.cli.call_messages import (
-    PING_MESSAGE,
-    STOP_MESSAGE,
-    TRANSCRIPT_TYPES,
-    ServerMessageError,
-    number_at,
-    parse_message,
-    start_message,
-    to_transcript,
+from voice_agent.cli.call_backoff import Backoff
+from voice_agent.cli.call_connection import check_address, with_connection
+from voice_agent.cli.call_conversation import Conversation
+from voice_agent.cli.call_messages import number_at
+from voice_agent.cli.call_result import (
+    CallResult,
+    OnMessage,
+    OnNews,
+    ReceivedMessage,
+    Reconnecting,
+    Resumed,
+    ignore_message,
+    ignore_news,
 )
-from voice_agent.cli.call_pace import CallPace
-from voice_agent.cli.latency import SendTimes
-from voice_agent.cli.server_access import NO_ACCESS, ServerAccess
-from voice_agent.core.errors import TransportBrokenError, UnreadableFileError
-from voice_agent.core.transcripts import TranscriptResult
+from voice_agent.cli.call_state import Call, ClientOptions, Ending
+from voice_agent.cli.call_tape import Tape
+from voice_agent.core.errors import ServerUnreachableError, TransportBrokenError, UnreadableFileError
 from voice_agent.core.units import MS, SECONDS
 
-READ_AHEAD_MESSAGES: Final = 16
+__all__ = ["CallResult", "ClientOptions", "ReceivedMessage", "call_server", "ignore_message"]
 
-ASK_PROGRESS_SECONDS: Final = 50 * MS
-"""How often a server that has enough audio is asked how far it has heard."""
+STEADY_SECONDS: Final = 10 * SECONDS
+"""A connection that held for so long ends an outage; one that breaks sooner belongs to the outage before it."""
 
+_NEVER: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND})
+"""Refusals that the same request gets again."""
 
-@attrs.frozen(kw_only=True)
-class ClientOptions:
-    """How a call is made.
-
-    ``speed`` 1 sends audio at the speed of sound, 2 twice as fast, 0 as fast as the server hears it. At speeds other
-    than 1 the client keeps to the limits that the server's ``ready`` tells, so that nothing is dropped.
-    """
-
-    language: str = "en"
-    partials: bool = True
-    speed: float = 1.0
-    access: ServerAccess = NO_ACCESS
-    connect_timeout_seconds: float = 10 * SECONDS
-    """Address, TCP, TLS and handshake together."""
-    ready_timeout_seconds: float = 10 * SECONDS
-    """From ``start`` to ``ready``."""
-    send_timeout_seconds: float = 10 * SECONDS
-    """A server that takes no audio for so long is gone."""
-    finish_timeout_seconds: float = 30 * SECONDS
-    """From ``stop`` to the close frame; the server may have ten seconds of audio to hear still."""
-    hang_up_seconds: float = 3 * SECONDS
-    """From Ctrl-C to the close frame."""
-    close_timeout_seconds: float = 2 * SECONDS
-    """The WebSocket closing handshake."""
-
-
-@attrs.frozen(kw_only=True)
-class ReceivedMessage:
-    """A server's message and when it came.
-
-    ``received_at`` is on Trio's clock; ``latency_seconds`` is set for partials and finals (see ``latency.py``).
-    """
-
-    message: dict[str, Any]
-    received_at: float
-    transcript: TranscriptResult | None = None
-    latency_seconds: float | None = None
-
-
-@attrs.define(kw_only=True)
-class CallResult:
-    """What came of a call.
-
-    ``failure_code`` and ``failure`` are set when it ended otherwise than by our own ``stop``: the server's error
-    code or close reason, ``connection_lost``, ``timeout``, ``bad_server_message`` or ``unreadable_file``.
-    """
-
-    session_id: str | None = None
-    finals: list[TranscriptResult] = attrs.field(factory=list)
-    final_latencies_seconds: list[float] = attrs.field(factory=list)
-    partial_latencies_seconds: list[float] = attrs.field(factory=list)
-    notices: list[dict[str, Any]] = attrs.field(factory=list)
-    errors: list[dict[str, Any]] = attrs.field(factory=list)
-    closed: dict[str, Any] | None = None
-    """The server's close record."""
-    close_code: int | None = None
-    audio_seconds: float = 0.0
-    """Audio that was sent."""
-    was_hung_up: bool = False
-    failure_code: str | None = None
-    failure: str | None = None
-
-    def fail(self, code: str, message: str) -> None:
-        """Record why the call ended; the first reason stays, the later ones follow from it."""
-        if self.failure_code is None:
-            self.failure_code, self.failure = code, message
-
-
-OnMessage = Callable[[ReceivedMessage], None]
-
-
-def ignore_message(_received: ReceivedMessage) -> None:
-    """For callers who only want the result."""
+Connect = Callable[[str, Callable[[WebSocketConnection], Awaitable[None]], float], Awaitable[None]]
+"""Connects to an address within so many seconds, and lends the connection."""
 
 
 async def call_server(
-    url: str,
+    urls: str | Sequence[str],
     source: AudioSource,
     *,
     options: ClientOptions | None = None,
     on_message: OnMessage = ignore_message,
+    on_news: OnNews = ignore_news,
     hang_up: trio.Event | None = None,
+    connect: Connect | None = None,
+    chance: Random | None = None,
 ) -> CallResult:
-    """Make one call to the server at ``url`` (``ws://`` or ``wss://``) and return what came of it.
+    """Make one call to the server at ``urls`` (``ws://`` or ``wss://``) and return what came of it.
+
+    Of several addresses the next one is tried when one fails, before the call and in it. A connection that is lost
+    is followed by another one that resumes the session, where the server offers that; ``on_news`` is told.
 
     ``on_message`` is called for every server message in order; it must not block. Setting ``hang_up`` ends the
-    call early but properly: ``stop`` is sent and the last final awaited for ``options.hang_up_seconds``. The
-    source is opened before the connection, so an unreadable file costs the server nothing.
+    call early but properly: ``stop`` is sent and the last final awaited for ``options.hang_up_seconds``; without a
+    connection the call ends at once. The source is opened before the connection, so an unreadable file costs the
+    server nothing. ``connect`` and ``chance`` stand for the network and for luck in tests.
 
     Raises:
-        ServerUnreachableError: nobody answered, or the server refused the handshake.
+        ServerUnreachableError: nobody answered, or every server refused the handshake.
         UnreadableFileError: the source can't be opened.
+        ValueError: an address is no WebSocket address.
     """
     options = options or ClientOptions()
+    addresses = [urls] if isinstance(urls, str) else list(urls)
+    for url in addresses:
+        check_address(url)
     async with source.open() as audio:
-        result = CallResult()
+        call = Call(
+            source=source,
+            options=options,
+            on_message=on_message,
+            hang_up=trio.Event() if hang_up is None else hang_up,
+            tape=Tape(is_live=source.is_live),
+        )
+        connections = _Connections(
+            call=call,
+            urls=addresses,
+            on_news=on_news,
+            connect=connect or _connect_with(options),
+            backoff=Backoff(chance or SystemRandom()),
+        )
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_record, call, audio)
+            await connections.run()
+            nursery.cancel_scope.cancel()
+        if connections.unreachable is not None:
+            raise connections.unreachable
+        return call.result
+
+
+async def _record(call: Call, audio: AsyncIterator[AudioMessage]) -> None:
+    await call.began.wait()
+    with call.reading:
         try:
-            await with_connection(
-                url,
-                partial(
-                    converse,
-                    source=source,
-                    audio=audio,
-                    result=result,
-                    options=options,
-                    on_message=on_message,
-                    hang_up=hang_up,
-                ),
-                connect_timeout_seconds=options.connect_timeout_seconds,
-                close_timeout_seconds=options.close_timeout_seconds,
-                access=options.access,
-            )
-        except TransportBrokenError as error:
-            result.fail("connection_lost", error.message)
-        return result
-
-
-async def converse(
-    connection: WebSocketConnection,
-    *,
-    source: AudioSource,
-    audio: AsyncIterator[AudioMessage],
-    result: CallResult,
-    options: ClientOptions,
-    on_message: OnMessage = ignore_message,
-    hang_up: trio.Event | None = None,
-) -> None:
-    """Hold the call on an open connection and fill ``result``; the connection is the caller's to close."""
-    conversation = _Conversation(
-        connection=connection,
-        source=source,
-        options=options,
-        on_message=on_message,
-        result=result,
-        hang_up=trio.Event() if hang_up is None else hang_up,
-    )
-    await conversation.run(audio)
+            await call.tape.record(audio)
+        except UnreadableFileError as error:
+            # What was read before is still worth hearing: the call ends by `stop`, and the result tells.
+            call.result.fail(error.code, error.message)
 
 
 @attrs.define(kw_only=True)
-class _Conversation:
-    connection: WebSocketConnection
-    source: AudioSource
-    options: ClientOptions
-    on_message: OnMessage
-    result: CallResult
-    hang_up: trio.Event
-    _heard_seconds: float = attrs.field(init=False, default=0.0)
-    """How far the server has heard, as its last message told."""
-    _pace: CallPace = attrs.field(init=False, factory=partial(CallPace.from_limits, None))
-    _ready: trio.Event = attrs.field(init=False, factory=trio.Event)
-    _sent: SendTimes = attrs.field(init=False, factory=SendTimes)
-    _reading: trio.CancelScope = attrs.field(init=False, factory=trio.CancelScope)
-    _whole: trio.CancelScope = attrs.field(init=False, factory=trio.CancelScope)
-    """Its deadline moves: none while there is audio to send, then what is left of the call is timed."""
-    _waits_since: str = attrs.field(init=False, default="")
-    """What began the wait that the deadline ends."""
+class _Connections:
+    """The connections of a call, one after the other."""
 
-    async def run(self, audio: AsyncIterator[AudioMessage]) -> None:
-        with self._whole:
+    call: Call
+    urls: Sequence[str]
+    on_news: OnNews
+    connect: Connect
+    backoff: Backoff
+    unreachable: ServerUnreachableError | None = attrs.field(init=False, default=None)
+    """Why there never was a call."""
+    _url: str = attrs.field(init=False, default="")
+    _lost_at: float | None = attrs.field(init=False, default=None)
+    """When the outage began."""
+    _ready_at: float | None = attrs.field(init=False, default=None)
+    """Of the last connection; None when it did not come so far."""
+
+    async def run(self) -> None:
+        """Call, and come back as often as it takes; failures stand in the call's result."""
+        urls = cycle(self.urls)
+        ending = await self._begin(urls)
+        while ending.is_lost and self.call.can_resume:
+            returned = await self._come_back(ending, urls)
+            if returned is None:
+                break
+            ending = returned
+        result = self.call.result
+        result.was_hung_up = self.call.hang_up.is_set()
+        result.audio_seconds = self.call.sent.audio_seconds
+        if ending.code is not None:
+            result.fail(ending.code, ending.message)
+
+    async def _begin(self, urls: "cycle[str]") -> Ending:
+        """Make the first connection, with the first server that takes the call."""
+        for _ in self.urls:
+            self._url = next(urls)
+            try:
+                ending = await self._converse(self.call.options.connect_timeout_seconds)
+            except ServerUnreachableError as error:
+                self.unreachable = error
+            else:
+                self.unreachable = None
+                return ending
+        return Ending()
+
+    async def _come_back(self, lost: Ending, urls: "cycle[str]") -> Ending | None:
+        """Try once more, after a wait; return how that ended, None when it is time to give up."""
+        call = self.call
+        now = trio.current_time()
+        is_new = self._ready_at is not None and now - self._ready_at >= STEADY_SECONDS
+        if self._lost_at is None or is_new:
+            self._lost_at = now
+            self.backoff.reset()
+        wait_seconds = self.backoff.next_wait()
+        deadline = self._lost_at + call.resume.window_seconds
+        if now + wait_seconds >= deadline:
+            return None
+        self._url = next(urls)
+        self.on_news(
+            Reconnecting(
+                reason=lost.message, attempt=self.backoff.attempts, wait_seconds=wait_seconds, url=self._url
+            )
+        )
+        with trio.move_on_after(wait_seconds):
+            await call.hang_up.wait()
+        if call.hang_up.is_set():
+            return None
+        left_seconds = min(call.options.connect_timeout_seconds, deadline - trio.current_time())
+        try:
+            return await self._converse(left_seconds)
+        except ServerUnreachableError as error:
+            if error.http_status in _NEVER and len(self.urls) == 1:
+                return Ending(error.code, error.message)
+            return Ending("connection_lost", error.message, is_lost=True)
+
+    async def _converse(self, connect_timeout_seconds: float) -> Ending:
+        """Hold one conversation; hanging up before there is a connection ends the attempt.
+
+        Raises:
+            ServerUnreachableError: there was no connection.
+        """
+        call = self.call
+        ending = Ending()
+        failure: TransportBrokenError | ServerUnreachableError | None = None
+        is_connected = False
+        self._ready_at = None
+        attempt = trio.CancelScope()
+
+        async def leave_when_hung_up() -> None:
+            await call.hang_up.wait()
+            if not is_connected:
+                attempt.cancel()
+
+        async def hold(connection: WebSocketConnection) -> None:
+            nonlocal ending, is_connected
+            is_connected = True
+            conversation = Conversation(connection=connection, call=call, on_ready=self._note_ready)
+            try:
+                ending = await conversation.run()
+            finally:
+                call.tape.ring.park()
+
+        with attempt:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._watch_hang_up)
-                nursery.start_soon(self._speak, audio)
-                await self._listen()
+                nursery.start_soon(leave_when_hung_up)
+                try:
+                    await self.connect(self._url, hold, connect_timeout_seconds)
+                except (TransportBrokenError, ServerUnreachableError) as error:
+                    failure = error
                 nursery.cancel_scope.cancel()
-        if self._whole.cancelled_caught:
-            self.result.fail("timeout", f"the server did not end the call in time after {self._waits_since}")
-        self.result.was_hung_up = self.hang_up.is_set()
-        self.result.audio_seconds = self._sent.audio_seconds
-        if self.connection.closed is not None:
-            self.result.close_code = self.connection.closed.code
+        if isinstance(failure, ServerUnreachableError):
+            raise failure
+        if failure is not None and ending.code is None:
+            return Ending("connection_lost", failure.message, is_lost=call.result.closed is None)
+        return ending
 
-    async def _listen(self) -> None:
-        """Take the server's messages until the connection is closed, or the server talks nonsense."""
-        while True:
-            try:
-                raw = await self.connection.get_message()
-            except ConnectionClosed as error:
-                if self.result.closed is None:
-                    self.result.fail(
-                        "connection_lost",
-                        f"the server went away without a close record: {_closing(error.reason)}",
-                    )
-                return
-            try:
-                received = self._take(parse_message(raw), trio.current_time())
-            except ServerMessageError as error:
-                self.result.fail(error.code, error.message)
-                return
-            self.on_message(received)
-
-    def _take(self, message: dict[str, Any], received_at: float) -> ReceivedMessage:
-        result = self.result
-        self._heard_seconds = max(self._heard_seconds, number_at(message, "position_ms", 0) * MS)
-        match message["type"]:
-            case "ready":
-                result.session_id = message.get("session")
-                self._pace = CallPace.from_limits(message.get("limits"))
-                self._ready.set()
-            case "notice":
-                result.notices.append(message)
-            case "error":
-                result.errors.append(message)
-                is_answer_to_start = not self._ready.is_set()
-                if message.get("fatal") or is_answer_to_start:
-                    result.fail(str(message.get("code")), str(message.get("message")))
-                if is_answer_to_start:
-                    # Nothing but another `start` would help, and we have no other one.
-                    self._whole.cancel()
-            case "closed":
-                result.closed = message
-                reason = str(message.get("reason"))
-                if reason != "stopped":
-                    result.fail(reason, f"the server ended the call: {reason}")
-                self._expect_end_within(self.options.close_timeout_seconds, "its close record")
-            case kind if kind in TRANSCRIPT_TYPES:
-                return self._take_transcript(message, received_at)
-            case _:
-                pass
-        return ReceivedMessage(message=message, received_at=received_at)
-
-    def _take_transcript(self, message: dict[str, Any], received_at: float) -> ReceivedMessage:
-        transcript = to_transcript(message)
-        sent_at = self._sent.sent_at(transcript.end)
-        latency = None if sent_at is None else received_at - sent_at
-        latencies = self.result.partial_latencies_seconds
-        if transcript.is_final:
-            self.result.finals.append(transcript)
-            latencies = self.result.final_latencies_seconds
-        if latency is not None:
-            latencies.append(latency)
-        return ReceivedMessage(
-            message=message, received_at=received_at, transcript=transcript, latency_seconds=latency
+    def _note_ready(self, ready: dict[str, Any], begins_at: float) -> None:
+        """Take note that the call goes on, or begins."""
+        self._ready_at = trio.current_time()
+        if ready.get("resumed") is not True:
+            return
+        call = self.call
+        heard_from = number_at(ready, "heard_ms", 0.0) * MS
+        # What the server had settled and told so is not lost, although it may not have kept how far that was.
+        lost_seconds = max(0.0, begins_at - max(heard_from, call.settled.seconds))
+        call.result.resumes += 1
+        call.result.lost_seconds += lost_seconds
+        self.on_news(
+            Resumed(
+                session=str(call.result.session_id),
+                url=self._url,
+                attempts=self.backoff.attempts,
+                away_seconds=self._ready_at - (self._ready_at if self._lost_at is None else self._lost_at),
+                resent_seconds=max(0.0, call.tape.ring.end_seconds - max(begins_at, heard_from)),
+                lost_seconds=lost_seconds,
+            )
         )
 
-    async def _watch_hang_up(self) -> None:
-        await self.hang_up.wait()
-        self._reading.cancel()
-        self._expect_end_within(self.options.hang_up_seconds, "hanging up")
 
-    async def _speak(self, audio: AsyncIterator[AudioMessage]) -> None:
-        options = self.options
-        start = start_message(self.source.audio_format, language=options.language, partials=options.partials)
-        if not await self._send(start):
-            return
-        with trio.move_on_after(options.ready_timeout_seconds) as waiting:
-            await self._ready.wait()
-        if waiting.cancelled_caught:
-            self.result.fail(
-                "timeout", f"the server did not answer `start` within {options.ready_timeout_seconds:g} s"
-            )
-            self._whole.cancel()
-            return
-        ahead, messages = trio.open_memory_channel[AudioMessage](READ_AHEAD_MESSAGES)
-        with messages:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._read, audio, ahead)
-                is_open = await self._stream(messages)
-                self._reading.cancel()
-        if is_open and await self._send(STOP_MESSAGE):
-            self._expect_end_within(options.finish_timeout_seconds, "`stop`")
-
-    async def _read(
-        self, audio: AsyncIterator[AudioMessage], ahead: "trio.MemorySendChannel[AudioMessage]"
+def _connect_with(options: ClientOptions) -> Connect:
+    async def connect(
+        url: str, use: Callable[[WebSocketConnection], Awaitable[None]], timeout_seconds: float
     ) -> None:
-        with ahead, self._reading:
-            try:
-                async for message in audio:
-                    await ahead.send(message)
-            except UnreadableFileError as error:
-                # What was read before is still worth hearing: the call ends by `stop`, and the result tells.
-                self.result.fail(error.code, error.message)
+        await with_connection(
+            url,
+            use,
+            connect_timeout_seconds=timeout_seconds,
+            close_timeout_seconds=options.close_timeout_seconds,
+            access=options.access,
+        )
 
-    async def _stream(self, messages: "trio.MemoryReceiveChannel[AudioMessage]") -> bool:
-        """Send the audio, each message at its due time; return whether the connection is still open."""
-        speed = 1 if self.source.is_live else self.options.speed
-        began_at = trio.current_time()
-        sent_at = began_at - self._pace.between_messages
-        start_seconds = 0.0
-        async for message in messages:
-            if not self.source.is_live:
-                due = began_at + start_seconds / speed if speed else began_at
-                if speed != 1:
-                    due = max(due, self._pace.due(message.end_seconds, began_at=began_at, sent_at=sent_at))
-                with trio.move_on_at(due):
-                    await self.hang_up.wait()
-                if speed != 1 and not await self._wait_for_room(message.end_seconds):
-                    return False
-            if self.hang_up.is_set():
-                break
-            sent_at = trio.current_time()
-            # Before the send: an answer may be read before the sending task runs again.
-            self._sent.add(message.end_seconds, sent_at)
-            if not await self._send(message.data):
-                return False
-            start_seconds = message.end_seconds
-        return True
-
-    async def _wait_for_room(self, end_seconds: float) -> bool:
-        """Wait until audio up to ``end_seconds`` may be sent; return whether the call goes on.
-
-        Pings ask how far the server has heard: silence alone gives no messages that would tell.
-        """
-        heard_seconds = self._heard_seconds
-        gives_up_at = trio.current_time() + self.options.send_timeout_seconds
-        while end_seconds > self._heard_seconds + self._pace.max_ahead and not self.hang_up.is_set():
-            if self._heard_seconds > heard_seconds:
-                heard_seconds = self._heard_seconds
-                gives_up_at = trio.current_time() + self.options.send_timeout_seconds
-            if trio.current_time() >= gives_up_at:
-                self._fail_stalled()
-                return False
-            if not await self._send(PING_MESSAGE):
-                return False
-            with trio.move_on_after(ASK_PROGRESS_SECONDS):
-                await self.hang_up.wait()
-        return True
-
-    async def _send(self, data: str | bytes) -> bool:
-        """Send one message; return False when the connection is over (``_listen`` finds out why)."""
-        try:
-            with trio.fail_after(self.options.send_timeout_seconds):
-                await self.connection.send_message(data)
-        except ConnectionClosed:
-            return False
-        except trio.TooSlowError:
-            self._fail_stalled()
-            return False
-        return True
-
-    def _fail_stalled(self) -> None:
-        self.result.fail("timeout", f"the server took no audio for {self.options.send_timeout_seconds:g} s")
-        self._whole.cancel()
-
-    def _expect_end_within(self, seconds: float, since: str) -> None:
-        deadline = trio.current_time() + seconds
-        if deadline < self._whole.deadline:
-            self._whole.deadline = deadline
-            self._waits_since = since
-
-
-def _closing(reason: CloseReason | None) -> str:
-    if reason is None:
-        return "no close frame"
-    return f"close code {reason.code}" + (f" ({reason.reason})" if reason.reason else "")
+    return connect

@@ -9,11 +9,11 @@ import click
 
 from voice_agent.audio.files import describe_audio
 from voice_agent.cli import exit_codes
-from voice_agent.cli.call_client import ClientOptions
 from voice_agent.cli.call_display import open_display
 from voice_agent.cli.call_files import FileSource
 from voice_agent.cli.call_options import CALL_PATH, CallUrl, RawFormat
 from voice_agent.cli.call_run import deal, make_calls
+from voice_agent.cli.call_state import ClientOptions
 from voice_agent.cli.microphone import MicrophoneSource, load_sounddevice
 from voice_agent.cli.running import run_program
 from voice_agent.cli.server_access import clear_text_risk, read_access, server_access_options
@@ -28,16 +28,20 @@ MAX_CHUNK_MS: Final = 500
 
 EPILOG: Final = """\b
 Exit codes:
-  0    every call ended as it should
+  0    every call ended as it should, resumed ones too
   1    the reader of the output went away
   2    the command line is wrong
   66   a file, or the microphone, can't be read
   69   the server can't be reached, or refused the call
-  70   a call began and ended in an error, or the output can't be written
+  70   a call began and ended in an error (its connection was lost for good, too), or the output can't be written
   130  Ctrl-C: the calls were hung up properly; a second Ctrl-C leaves at once
 
 Finals go to standard output, everything else to standard error (on a terminal: together). Latency is measured
 from sending the last sample that a result covers to receiving the result.
+
+A call whose connection is lost is resumed on another one, where the server offers that: after waits of up to 8 s
+each, as long as the server keeps the session. A FILE waits meanwhile; of a microphone, the last 30 s are kept and
+sent later.
 """
 
 
@@ -45,13 +49,16 @@ from sending the last sample that a result covers to receiving the result.
 @click.argument("files", metavar="FILE...", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "--url",
+    "urls",
     type=CallUrl(),
-    default=DEFAULT_URL,
+    multiple=True,
+    default=[DEFAULT_URL],
     envvar="VOICE_AGENT_URL",
     show_default=True,
     show_envvar=True,
-    help="The server.",
+    help="The server; given again, another one to go to when one fails. Calls begin with each in turn.",
 )
+@click.option("--no-resume", is_flag=True, help="A call whose connection is lost has failed.")
 @server_access_options
 @click.option(
     "--calls",
@@ -100,7 +107,8 @@ from sending the last sample that a result covers to receiving the result.
 def call(
     ctx: click.Context,
     files: tuple[Path, ...],
-    url: str,
+    urls: tuple[str, ...],
+    no_resume: bool,
     key_file: Path | None,
     ca_file: Path | None,
     call_count: int,
@@ -134,7 +142,7 @@ def call(
         click.echo(f"voice-agent call: {error.message}", err=True)
         ctx.exit(exit_codes.UNREADABLE_INPUT)
     access = read_access(key_file, ca_file)
-    if access.key is not None and (risk := clear_text_risk(url)) is not None:
+    for risk in filter(None, map(clear_text_risk, urls) if access.key is not None else ()):
         click.echo(f"voice-agent call: {risk}", err=True)
     sources = [
         (
@@ -151,9 +159,11 @@ def call(
     ]
     make = partial(
         make_calls,
-        url,
+        urls,
         deal(sources or [("microphone", MicrophoneSource(audio_format, chunk_ms))], call_count),
-        options=ClientOptions(language=language, partials=not no_partials, speed=speed, access=access),
+        options=ClientOptions(
+            language=language, partials=not no_partials, speed=speed, access=access, resumes=not no_resume
+        ),
         latency_note=None if microphone else _latency_note(speed),
     )
     with open_display(

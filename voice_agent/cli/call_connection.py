@@ -51,6 +51,11 @@ class _Address:
         return f"{host}:{self.port}"
 
 
+def check_address(url: str) -> None:
+    """Raise a ``ValueError`` where ``url`` is no WebSocket address."""
+    _Address.parse(url)
+
+
 async def with_connection(
     url: str,
     use: Callable[[WebSocketConnection], Awaitable[None]],
@@ -97,7 +102,7 @@ async def with_connection(
                     failure = None
             nursery.cancel_scope.cancel()
     except* ConnectionRejected as rejections:
-        failure = ServerUnreachableError(_refusal(url, rejections))
+        failure = _refusal(url, rejections)
     except* (ConnectionClosed, ProtocolError):
         # Before the handshake was done this is another kind of server, which is what `failure` says already.
         if is_open:
@@ -146,14 +151,15 @@ def _system_reason(error: OSError) -> str:
     return os.strerror(number) if number > 0 else told.strerror or str(told)
 
 
-def _refusal(url: str, rejections: ExceptionGroup[ConnectionRejected]) -> str:
+def _refusal(url: str, rejections: ExceptionGroup[ConnectionRejected]) -> ServerUnreachableError:
     rejection = rejections.exceptions[0]
     while isinstance(rejection, ExceptionGroup):
         rejection = rejection.exceptions[0]
     reason = _reason_of(rejection.body or b"")
     told = f"{url} refused the call with HTTP {rejection.status_code}" + (f": {reason}" if reason else "")
     is_about_keys = rejection.status_code == HTTPStatus.UNAUTHORIZED
-    return f"{told} (a key is shown by --key-file or {KEY_VARIABLE})" if is_about_keys else told
+    words = f"{told} (a key is shown by --key-file or {KEY_VARIABLE})" if is_about_keys else told
+    return ServerUnreachableError(words, http_status=rejection.status_code)
 
 
 def _reason_of(body: bytes) -> str:

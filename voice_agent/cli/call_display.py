@@ -14,8 +14,8 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from voice_agent.cli.call_client import ReceivedMessage
 from voice_agent.cli.call_report import CallReport
+from voice_agent.cli.call_result import ConnectionNews, ReceivedMessage, Reconnecting
 from voice_agent.core.transcripts import TranscriptResult
 from voice_agent.core.units import MS
 
@@ -43,6 +43,10 @@ class CallDisplay(Protocol):
 
     def show_message(self, call: int, received: ReceivedMessage) -> None:
         """Show a server's message of call number ``call``."""
+        ...
+
+    def show_news(self, call: int, news: ConnectionNews) -> None:
+        """Show that the connection of call number ``call`` was lost, or is there again."""
         ...
 
     def show_remark(self, text: str) -> None:
@@ -78,6 +82,10 @@ class _Display:
     ) -> None:
         return None
 
+    def show_news(self, call: int, news: ConnectionNews) -> None:
+        """Remark it."""
+        self.show_remark(f"{self._name(call)}{printable(news.words)}")
+
     def show_remark(self, text: str) -> None:
         """Write a line of our own to standard error."""
         self.err.write(f"{text}\n")
@@ -91,6 +99,8 @@ class _Display:
 class JsonDisplay(_Display):
     """One JSON object a line: each message with its call and its receive time, the summary at the end.
 
+    Between the messages stand what became of the connection: ``reconnecting`` and ``resumed``.
+
     ``received_at`` is wall-clock time in seconds since 1970; ``latency_seconds`` stands with partials and finals.
     """
 
@@ -100,6 +110,15 @@ class JsonDisplay(_Display):
         if received.latency_seconds is not None:
             line["latency_seconds"] = round(received.latency_seconds, 4)
         self._write(line | {"message": received.message})
+
+    def show_news(self, call: int, news: ConnectionNews) -> None:
+        """Write it as a line of its own kind, ``reconnecting`` or ``resumed``."""
+        kind = "reconnecting" if isinstance(news, Reconnecting) else "resumed"
+        fields = {
+            name: round(value, 3) if isinstance(value, float) else value
+            for name, value in attrs.asdict(news).items()
+        }
+        self._write({"call": call, "received_at": round(time.time(), 6), kind: fields})
 
     def show_report(self, report: CallReport) -> None:
         """Write the summary's line."""
@@ -183,6 +202,12 @@ class LiveDisplay(_Display):
         if received.received_at >= self._redrawn_at + REFRESH_SECONDS or row.partial is None:
             self._redrawn_at = received.received_at
             self._live.update(self._render(), refresh=True)
+
+    def show_news(self, call: int, news: ConnectionNews) -> None:
+        """Let it scroll up; what was being said is told anew by another connection."""
+        self._rows[call] = _Row()
+        self._live.update(self._render(), refresh=True)
+        super().show_news(call, news)
 
     def show_remark(self, text: str) -> None:
         """Let a line of our own scroll up."""

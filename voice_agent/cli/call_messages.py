@@ -11,6 +11,9 @@ STOP_MESSAGE: Final = '{"type": "stop"}'
 PING_MESSAGE: Final = '{"type": "ping"}'
 TRANSCRIPT_TYPES: Final = ("partial", "final")
 
+MAX_NUMBER: Final = 2**53
+"""RFC 8259, section 6: up to here all readers of JSON agree on whole numbers."""
+
 _EXCERPT_CHARACTERS: Final = 80
 
 
@@ -20,18 +23,19 @@ class ServerMessageError(DependencyError):
     code = "bad_server_message"
 
 
-def start_message(audio_format: AudioFormat, *, language: str, partials: bool) -> str:
-    """Return the ``start`` message."""
-    return json.dumps(
-        {
-            "type": "start",
-            "encoding": str(audio_format.encoding),
-            "sample_rate": audio_format.sample_rate,
-            "channels": audio_format.channels,
-            "language": language,
-            "partials": partials,
-        }
-    )
+def start_message(
+    audio_format: AudioFormat, *, language: str, partials: bool, resume: dict[str, Any] | None = None
+) -> str:
+    """Return the ``start`` message; ``resume`` names the session that it shall go on with."""
+    start: dict[str, Any] = {
+        "type": "start",
+        "encoding": str(audio_format.encoding),
+        "sample_rate": audio_format.sample_rate,
+        "channels": audio_format.channels,
+        "language": language,
+        "partials": partials,
+    }
+    return json.dumps(start if resume is None else start | {"resume": resume})
 
 
 def parse_message(text: str | bytes) -> dict[str, Any]:
@@ -54,9 +58,11 @@ def parse_message(text: str | bytes) -> dict[str, Any]:
 
 
 def number_at(fields: object, key: str, default: float) -> float:
-    """Return a number of a message or of its parts, and ``default`` where there is none."""
+    """Return a number of a message or of its parts, and ``default`` where there is none that means anything."""
     value = fields.get(key) if isinstance(fields, dict) else None
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else default
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return default
+    return float(value) if abs(value) <= MAX_NUMBER else default
 
 
 def to_transcript(message: dict[str, Any]) -> TranscriptResult:

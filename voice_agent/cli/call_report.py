@@ -6,8 +6,8 @@ from typing import Any
 import attrs
 
 from voice_agent.cli import exit_codes
-from voice_agent.cli.call_client import CallResult
 from voice_agent.cli.call_messages import number_at
+from voice_agent.cli.call_result import CallResult
 from voice_agent.cli.latency import LatencySummary, describe, summarise
 from voice_agent.core.errors import ServerUnreachableError, UnreadableFileError, VoiceAgentError
 
@@ -124,6 +124,10 @@ def _facts(result: CallResult) -> list[str]:
         facts.insert(0, f"{closed.get('reason')} after {number_at(closed, 'duration_seconds', 0):.1f} s")
         if dropped_ms := number_at(closed, "dropped_audio_ms", 0):
             facts.append(f"{dropped_ms / _MS_PER_SECOND:.1f} s of audio dropped by the server")
+    if result.resumes:
+        facts.append(f"resumed {'once' if result.resumes == 1 else f'{result.resumes} times'}")
+    if result.lost_seconds:
+        facts.append(f"{result.lost_seconds:.1f} s of sound lost with the connection")
     if result.close_code is not None:
         facts.append(f"close code {result.close_code}")
     return facts
@@ -145,6 +149,8 @@ def _outcome_dict(outcome: CallOutcome) -> dict[str, Any]:
             "final_latencies_seconds": [round(value, 4) for value in result.final_latencies_seconds],
             "notices": [notice.get("code") for notice in result.notices],
             "errors": [error.get("code") for error in result.errors],
+            "resumes": result.resumes,
+            "lost_seconds": round(result.lost_seconds, 3),
             "closed": result.closed,
             "close_code": result.close_code,
         }

@@ -14,9 +14,10 @@ import attrs
 import trio
 
 from voice_agent.cli.call_audio import AudioSource
-from voice_agent.cli.call_client import ClientOptions, call_server
+from voice_agent.cli.call_client import call_server
 from voice_agent.cli.call_display import CallDisplay
 from voice_agent.cli.call_report import CallOutcome, CallReport
+from voice_agent.cli.call_state import ClientOptions
 from voice_agent.core.errors import VoiceAgentError
 
 
@@ -43,7 +44,7 @@ def deal(sources: Sequence[tuple[str, AudioSource]], slots: int) -> list[list[Pl
 
 
 async def make_calls(
-    url: str,
+    urls: Sequence[str],
     slots: Sequence[Sequence[PlannedCall]],
     *,
     options: ClientOptions,
@@ -52,7 +53,7 @@ async def make_calls(
 ) -> CallReport:
     """Make the calls, the slots at once, and return what came of them; runs in the main thread (signals).
 
-    A call that fails does not touch the others.
+    A call that fails does not touch the others. Of several ``urls`` each call begins with the next one.
     """
     outcomes: list[CallOutcome] = []
     hang_up = trio.Event()
@@ -60,11 +61,11 @@ async def make_calls(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_watch, signals, hang_up, nursery.cancel_scope, display)
             async with trio.open_nursery() as calls:
-                for slot in slots:
+                for index, slot in enumerate(slots):
                     calls.start_soon(
                         partial(
                             _make_in_turn,
-                            url,
+                            [*urls[index % len(urls) :], *urls[: index % len(urls)]],
                             slot,
                             outcomes,
                             options=options,
@@ -88,7 +89,7 @@ async def _watch(
 
 
 async def _make_in_turn(
-    url: str,
+    urls: Sequence[str],
     slot: Sequence[PlannedCall],
     outcomes: list[CallOutcome],
     *,
@@ -101,10 +102,11 @@ async def _make_in_turn(
             return
         try:
             result = await call_server(
-                url,
+                urls,
                 planned.source,
                 options=options,
                 on_message=partial(display.show_message, planned.number),
+                on_news=partial(display.show_news, planned.number),
                 hang_up=hang_up,
             )
         except VoiceAgentError as error:

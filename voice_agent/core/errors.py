@@ -356,6 +356,11 @@ class ServerUnreachableError(DependencyError):
 
     code = "server_unreachable"
 
+    def __init__(self, message: str, *, http_status: int | None = None) -> None:
+        super().__init__(message)
+        self.http_status = http_status
+        """With what it refused; None where nobody answered."""
+
 
 class InternalError(VoiceAgentError):
     """A defect of ours; the log has the trace, the caller gets this code only."""
