@@ -19,6 +19,7 @@ from voice_agent.observability.metrics import Metrics
 from voice_agent.transports.webrtc.signalling import parse_options
 from voice_agent.web.app import Readiness, create_app
 from voice_agent.web.described import Answer, Operation, described
+from voice_agent.web.journal_routes import create_journal_routes
 from voice_agent.web.json_schema import Schemas
 from voice_agent.web.openapi import describe_api
 from voice_agent.web.operations_routes import create_operations_routes
@@ -38,6 +39,7 @@ def make_app(*more: Blueprint) -> QuartTrio:
         routes=[
             create_session_routes(anything),
             create_operations_routes(anything),
+            create_journal_routes(anything),
             create_webrtc_routes(anything),
             create_ticket_routes(anything, anything),
             *more,

@@ -76,6 +76,13 @@ class EtagMismatchError(RequestError):
     status = HTTPStatus.PRECONDITION_FAILED
 
 
+class SessionRunningError(RequestError):
+    """What is kept of a session can't be deleted while its call runs."""
+
+    code = "session_running"
+    status = HTTPStatus.CONFLICT
+
+
 class EventsGoneError(RequestError):
     """The events behind ``Last-Event-ID`` are no longer kept, or there never was such an event."""
 
@@ -196,6 +203,12 @@ class StoreAwayError(UnavailableError):
     """The store has been away for so long that no new session could be kept."""
 
     code = "store_full"
+
+
+class JournalsUnavailableError(UnavailableError):
+    """What is kept of sessions can't be read or deleted now, because the store can't be reached."""
+
+    code = "journals_unavailable"
 
 
 class ServerOverloadedError(UnavailableError):

@@ -27,6 +27,7 @@ import trio
 from voice_agent.access.anonymous import check_bind
 from voice_agent.access.authentication import open_authenticator
 from voice_agent.access.limiter import Limiter
+from voice_agent.core.units import HOURS
 from voice_agent.core.worker import WorkerPlace
 from voice_agent.observability.logs import repeat_limiter
 from voice_agent.observability.loop_lag import LoopLag
@@ -40,6 +41,7 @@ from voice_agent.server.calls import CallDesk
 from voice_agent.server.door import Asgi, Door
 from voice_agent.server.drain import drain
 from voice_agent.server.guard_metrics import GuardMetrics
+from voice_agent.server.journals import Journals
 from voice_agent.server.last_resort import end_process_after
 from voice_agent.server.listening import HttpServer, open_http_server
 from voice_agent.server.readiness import ReadinessChecks, readiness
@@ -55,6 +57,7 @@ from voice_agent.server.traced_requests import TracedRequests, open_tracing
 from voice_agent.server.webrtc_calls import open_webrtc_calls
 from voice_agent.server.worker import follow_supervisor, open_worker_server, tidy_up
 from voice_agent.session.registry import CallRegistry
+from voice_agent.session.store.memory import MemoryStore
 from voice_agent.settings.changes import Adoption
 from voice_agent.settings.current import CurrentSettings
 from voice_agent.settings.effective import effective_settings
@@ -62,6 +65,7 @@ from voice_agent.settings.origin import SettingsOrigin
 from voice_agent.settings.schema import Settings
 from voice_agent.transports.webrtc.media_thread import open_media_thread
 from voice_agent.web.app import create_app
+from voice_agent.web.journal_routes import create_journal_routes
 from voice_agent.web.operations_routes import create_operations_routes
 from voice_agent.web.session_routes import create_session_routes
 from voice_agent.web.ticket_routes import create_ticket_routes
@@ -181,12 +185,18 @@ async def _open_server(
                 stopping=stopping,
                 settings=lambda: effective_settings(current.now, current.sources, version=current.version),
             )
+            journals = Journals(
+                store=MemoryStore() if stored is None else stored.store,
+                registry=registry,
+                retention_seconds=lambda: current.now.store.retention_hours * HOURS,
+            )
             web = create_app(
                 metrics=metrics,
                 readiness=state,
                 routes=[
                     create_webrtc_routes(webrtc_calls),
                     create_session_routes(administration),
+                    create_journal_routes(journals),
                     create_operations_routes(administration),
                     create_ticket_routes(authenticator, current),
                 ],

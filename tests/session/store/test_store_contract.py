@@ -2,9 +2,12 @@
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
+import trio
 
 from voice_agent.core.errors import (
     JournalHoleError,
@@ -17,6 +20,7 @@ from voice_agent.core.errors import (
 )
 from voice_agent.core.journal import EntryKind, JournalEntry, RecordState, SessionRecord, transcript_of
 from voice_agent.session.store.protocol import Claim, Outcome, Selection, Store, Write
+from voice_agent.session.store.redis import open_redis_store
 
 OpenStore = Callable[[], AbstractAsyncContextManager[Store]]
 MakeRecord = Callable[..., SessionRecord]
@@ -253,3 +257,30 @@ async def test_it_is_still_there_after_the_store_was_closed(
     async with open_store() as store:
         assert await store.record("s1") == make_record()
         assert transcript_of(await store.journal("s1")) == ("hello",)
+
+
+async def test_nothing_of_a_deleted_session_is_left_in_redis(
+    redis_server: Any, tmp_path: Path, make_record: MakeRecord, make_entry: MakeEntry
+) -> None:
+    """Neither keys nor a place in an index; another session's are all there."""
+    prefix = f"test-{tmp_path.name}"
+
+    async def ask(*words: str) -> set[str]:
+        done = await trio.run_process(
+            ["redis-cli", "-p", str(redis_server.port), *words], capture_stdout=True, check=True
+        )
+        return set(done.stdout.decode().split())
+
+    async with open_redis_store(redis_server.url, prefix=prefix, keep_seconds=3600) as store:
+        await store.write([begin(make_record("s1"), make_entry(1)), begin(make_record("s2"), make_entry(1))])
+        before = await ask("--scan", "--pattern", f"{prefix}*")
+        assert {key for key in before if "s1" in key} == {
+            f"{prefix}:{{s1}}:record",
+            f"{prefix}:{{s1}}:journal",
+        }
+        assert await store.delete("s1")
+        await store.scrub()
+        assert await ask("--scan", "--pattern", f"{prefix}*") == {key for key in before if "s1" not in key}
+        for index in ("places", "expiry"):
+            [member] = await ask("ZRANGE", f"{prefix}:{index}", "0", "-1")
+            assert "s2" in member
