@@ -23,6 +23,9 @@ from voice_agent.transports.webrtc.config import PeerConfig
 from voice_agent.transports.webrtc.media_thread import MediaThread, open_media_thread
 from voice_agent.transports.webrtc.peer import Peer
 
+PATIENCE_SECONDS = 60
+"""What only catches a hang: a busy machine may take long."""
+
 
 class SampleTrack(MediaStreamTrack):
     """Plays samples in real time, then silence; ends never."""
@@ -122,7 +125,7 @@ class Caller:
         await self.run(send)
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE_SECONDS):
             while not condition():  # noqa: ASYNC110  # the other thread has no Trio event to set
                 await trio.sleep(0.01)
 
@@ -152,8 +155,10 @@ class Caller:
         await self.run(fall_silent)
 
     def _take_channel(self, channel: RTCDataChannel) -> None:
+        """Use a channel that the server opened, unless it has come across one of the caller's own."""
         self.opened_channels.append(channel)
-        self.channel = channel
+        if self.channel is None or self.channel.readyState in ("closing", "closed"):
+            self.channel = channel
         channel.on("message", self.received.append)
 
     async def _hear(self, track: MediaStreamTrack) -> None:
@@ -182,7 +187,7 @@ async def make_caller(portal: anyio.from_thread.BlockingPortal) -> AsyncIterator
         return callers[-1]
 
     yield make
-    with trio.move_on_after(10, shield=True):
+    with trio.CancelScope(shield=True), trio.fail_after(PATIENCE_SECONDS):
         for caller in callers:
             if hasattr(caller, "pc"):
                 await caller.hang_up()
@@ -212,7 +217,7 @@ async def connect(media: MediaThread, make_caller: Callable[[], Caller]) -> Asyn
         peer = await media.open_peer(config or PeerConfig())
         peers.append(peer)
         await caller.accept(await peer.answer(await caller.offer(samples, **options)))
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE_SECONDS):
             await peer.connected.wait()
         assert peer.ended_by is None
         return peer, caller

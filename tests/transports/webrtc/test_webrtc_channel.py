@@ -1,6 +1,7 @@
 """The data channel ``events`` against a real aiortc caller: which channel is served, and what it may bring."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -55,6 +56,32 @@ async def test_a_channel_beside_one_that_is_used_is_closed(connect: Callable, ow
     await peer.send_message("later")
     await caller.until(lambda: caller.received == ["early", "later"])
     assert received == []
+
+
+async def test_a_caller_whose_channel_was_closed_has_time_to_open_it_again(
+    connect: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long the call has lasted: ours, which would cross the caller's, comes four seconds after the close."""
+    monkeypatch.setattr("voice_agent.transports.webrtc.connection.WATCH_SECONDS", 0.01)
+    peer, caller = await connect(SOUND)
+    await caller.until(lambda: caller.channel.readyState == "open")
+    connection, now, looks = peer._connection, [1000.0], []
+    look = connection._open_own_channel
+    monkeypatch.setattr(connection, "_loop", SimpleNamespace(time=lambda: now[0]))
+    monkeypatch.setattr(connection, "_open_own_channel", lambda: looks.append(look()))
+
+    async def look_again() -> None:
+        looked = len(looks)
+        await caller.until(lambda: len(looks) > looked + 5)
+
+    await caller.send_raw(51, b"\xff\xfe")
+    await caller.until(lambda: connection.channel.is_gone)
+    await look_again()
+    now[0] += 3.9
+    await look_again()
+    assert caller.opened_channels == []
+    now[0] += 0.2
+    await caller.until(lambda: len(caller.opened_channels) == 1)
 
 
 async def test_without_a_data_section_messages_go_nowhere(connect: Callable) -> None:

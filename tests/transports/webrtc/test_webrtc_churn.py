@@ -42,7 +42,7 @@ async def call(way: str, media: MediaThread, make_caller: Callable) -> None:
 
 
 async def converse(way: str, peer: Peer, caller: object) -> None:
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         await peer.connected.wait()
         if way == "mid media":
             await peer.recv_audio()
@@ -75,7 +75,7 @@ async def test_churned_calls_return_to_the_baseline(make_caller: Callable) -> No
                     nursery.start_soon(call, way, media, make_caller)
         gc.collect()
         # A socket is closed in the loop's next round, which may be a moment away on a busy machine.
-        with trio.move_on_after(10):
+        with trio.move_on_after(60):
             while descriptors() > before[2]:  # noqa: ASYNC110  # the kernel sets no event
                 await trio.sleep(0.01)
         after = (await media.tasks(), threading.active_count(), descriptors())
@@ -133,7 +133,7 @@ async def test_a_close_that_takes_too_long_is_reported(make_caller: Callable) ->
     async with open_media_thread(on_overdue=overdue.append) as media:
         peer = await media.open_peer(PeerConfig(close_timeout_seconds=0.1))
         media.call_soon(release.wait, 20)
-        with trio.fail_after(5):
+        with trio.fail_after(15):
             await peer.aclose()
         assert len(overdue) == 1
         release.set()

@@ -83,7 +83,7 @@ async def test_the_rate_of_messages_is_that_of_the_websocket(connect: Callable) 
     for number in range(11):
         await caller.send(f'{{"type":"ping","id":"{number}"}}')
     # All of them are there before the first is counted, so that they are read within a second.
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         while len(peer._messages._items) < 11:  # noqa: ASYNC110 (a queue between threads tells nobody that it grew)
             await trio.sleep(0.01)
     got = [await transport.recv_text() for _ in range(11)]
@@ -123,7 +123,7 @@ async def test_stop_ends_the_audio_behind_what_is_under_way(connect: Callable) -
         while True:
             frames.append(await transport.recv_audio())
 
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
 
             async def hear_to_the_end() -> None:
@@ -146,7 +146,7 @@ async def test_a_hang_up_is_told_on_both_sides(connect: Callable) -> None:
     transport = WebRtcTransport(peer)
     await transport.recv_text()
     await caller.hang_up()
-    with pytest.raises(TransportBrokenError), trio.fail_after(5):
+    with pytest.raises(TransportBrokenError), trio.fail_after(60):
         await transport.recv_text()
 
 
@@ -165,7 +165,7 @@ async def test_media_that_never_comes_is_an_error_and_not_a_hang_up(
             await transport.recv_audio()
         order.append("audio")
 
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(hear)
             with pytest.raises(IceTimeoutError):

@@ -67,7 +67,7 @@ async def test_dtls_that_never_ends_ends_the_call(media: MediaThread, make_calle
     async with await media.open_peer(PeerConfig(setup_timeout_seconds=1)) as peer:
         await caller.accept(await peer.answer(offer))
         await caller.until(lambda: ice_of(peer)[0]._nominated)
-        with trio.fail_after(10), pytest.raises(IceTimeoutError):
+        with trio.fail_after(60), pytest.raises(IceTimeoutError):
             await peer.recv_audio()
 
 

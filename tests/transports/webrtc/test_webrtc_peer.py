@@ -37,7 +37,7 @@ def loudest_hertz(samples: np.ndarray) -> float:
 async def hear(peer: Peer, seconds: float) -> np.ndarray:
     """Collect audio, checking that positions have no gaps."""
     pieces: list[AudioFrame] = []
-    with trio.fail_after(10 + seconds):
+    with trio.fail_after(60 + seconds):
         while not pieces or pieces[-1].end - pieces[0].position < seconds * 48_000:
             pieces.append(await peer.recv_audio())
     assert [piece.position for piece in pieces[1:]] == [piece.end for piece in pieces[:-1]]
@@ -107,7 +107,7 @@ async def test_a_hang_up_ends_the_call_behind_its_audio(connect: Callable) -> No
     await caller.until(lambda: peer.received_samples > 24_000)
     await caller.hang_up()
     heard: list[AudioFrame] = []
-    with pytest.raises(TransportBrokenError), trio.fail_after(5):
+    with pytest.raises(TransportBrokenError), trio.fail_after(60):
         await hear_until_the_end(peer, heard)
     assert heard[-1].end > 24_000
     with pytest.raises(TransportBrokenError):
@@ -125,7 +125,7 @@ async def test_a_caller_that_vanishes_is_noticed_without_waiting_for_the_media_t
     peer, caller = await connect(tone(5), config=PeerConfig(media_timeout_seconds=600))
     await hear(peer, 0.2)
     await caller.vanish()
-    with pytest.raises(TransportBrokenError, match="nobody listens"), trio.fail_after(8):
+    with pytest.raises(TransportBrokenError, match="nobody listens"), trio.fail_after(60):
         await hear_until_the_end(peer, [])
 
 
@@ -134,7 +134,7 @@ async def test_a_caller_that_only_falls_silent_has_the_media_timeout(connect: Ca
     peer, caller = await connect(tone(5), config=PeerConfig(media_timeout_seconds=1.0))
     await hear(peer, 0.2)
     await caller.fall_silent()
-    with pytest.raises(TransportBrokenError, match="nothing came"), trio.fail_after(8):
+    with pytest.raises(TransportBrokenError, match="nothing came"), trio.fail_after(60):
         await hear_until_the_end(peer, [])
 
 
@@ -160,7 +160,7 @@ async def test_media_that_never_arrives_ends_the_call(media: MediaThread, make_c
     """An answered call without ICE ends at the set-up deadline."""
     peer = await media.open_peer(PeerConfig(setup_timeout_seconds=0.4))
     await peer.answer(await make_caller().offer())
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         with pytest.raises(IceTimeoutError):
             await peer.recv_audio()
         await peer.connected.wait()

@@ -67,6 +67,11 @@ class EventsChannel:
         return self._channel is not None and self._channel.readyState in ("connecting", "open")
 
     @property
+    def is_gone(self) -> bool:
+        """Whether there is no channel, not even one that is being closed."""
+        return self._channel is None or self._channel.readyState == "closed"
+
+    @property
     def buffered_bytes(self) -> int:
         """Bytes that have not left; safe to read from another thread."""
         return self._channel.bufferedAmount if self._channel is not None else 0

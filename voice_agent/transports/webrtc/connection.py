@@ -46,7 +46,7 @@ from voice_agent.transports.webrtc.rtp_receiver import AudioReceiver
 
 WATCH_SECONDS: Final = 0.5
 OPEN_CHANNEL_AFTER_SECONDS: Final = 4.0
-"""A caller that negotiated a data section but opened no channel in this time gets ours. A lost opening is sent again after
+"""A caller that negotiated a data section but has no channel for this time gets ours. A lost opening is sent again after
 up to three seconds (RFC 4960, section 15: RTO.Initial)."""
 LAST_TASKS_SECONDS: Final = 1.0
 MAX_LOOK_UPS: Final = 4
@@ -116,6 +116,7 @@ class PeerConnection:
         self._is_over = False
         self._closing: asyncio.Task[None] | None = None
         self._connected_at: float | None = None
+        self._without_channel_since: float | None = None
         self._liveness: Liveness | None = None
         OWNER.set(self)
         self._pc = RTCPeerConnection(
@@ -308,15 +309,13 @@ class PeerConnection:
             await asyncio.sleep(WATCH_SECONDS)
 
     def _open_own_channel(self) -> None:
-        sctp = self._pc.sctp
-        if (
-            sctp is None
-            or sctp.state != "connected"
-            or self.channel.has_channel
-            or self._connected_at is None
-        ):
+        """Also for a caller whose channel was closed: ours must not cross the one that it opens again at once."""
+        if self._pc.sctp is None or self._pc.sctp.state != "connected" or not self.channel.is_gone:
+            self._without_channel_since = None
             return
-        waited_seconds = self._loop.time() - self._connected_at
+        if self._without_channel_since is None:
+            self._without_channel_since = self._loop.time()
+        waited_seconds = self._loop.time() - self._without_channel_since
         if self.channel.was_refused or waited_seconds >= OPEN_CHANNEL_AFTER_SECONDS:
             self.channel.open_own(self._pc.createDataChannel(LABEL))
 
