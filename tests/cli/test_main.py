@@ -25,6 +25,7 @@ def test_the_help_names_every_command_with_a_whole_sentence() -> None:
         "say",
         "keys",
         "sessions",
+        "journals",
         "models",
         "settings",
     ]

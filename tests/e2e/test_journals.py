@@ -3,6 +3,7 @@
 import json
 import signal
 import sqlite3
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -50,6 +51,28 @@ async def call(connect: Any, server: Any, key: NewKey, texts: Sequence[str]) -> 
             session = message.get("session", session)
             if message["type"] == "closed":
                 return session
+
+
+async def terminal(server: Any, folder: Path, *arguments: str) -> Any:
+    """Run `voice-agent journals` as an operator does."""
+    key_file = folder / "ops.key"
+    key_file.write_text(KEYS["ops"].text)
+    return await trio.run_process(
+        [
+            sys.executable,
+            "-m",
+            "voice_agent",
+            "journals",
+            *arguments,
+            "--server",
+            server.http,
+            "--key-file",
+            str(key_file),
+        ],
+        capture_stdout=True,
+        capture_stderr=True,
+        check=False,
+    )
 
 
 def traces(folder: Path) -> list[str]:
@@ -101,8 +124,16 @@ async def test_a_call_is_read_exported_and_deleted(start_server: Any, connect: A
                 while json.loads(await caller.get_message())["type"] != "closed":
                     pass
 
+            told = await terminal(server, tmp_path, "show", "--transcript", other)
+            assert told.stdout.decode() == "something else\n"
+            told = await terminal(server, tmp_path, "export", session, "-o", str(tmp_path / "call.ndjson"))
+            assert told.returncode == 0, told.stderr
+            exported = (tmp_path / "call.ndjson").read_text().splitlines()
+            assert [json.loads(line) for line in exported] == lines
+
             assert traces(folder)
-            assert (await ops.delete(f"/{session}")).status_code == 204
+            told = await terminal(server, tmp_path, "delete", "--yes", session)
+            assert told.returncode == 0, told.stderr
             assert traces(folder) == []
             assert (await ops.get(f"/{session}")).status_code == 404
             assert (await ops.get(f"/{other}/transcript?format=text")).text == "something else\n"

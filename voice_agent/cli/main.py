@@ -21,6 +21,7 @@ _COMMANDS: Final = {
     "say": ("say_command", "say"),
     "keys": ("keys_command", "keys"),
     "sessions": ("sessions_command", "sessions_group"),
+    "journals": ("journals_command", "journals_group"),
     "models": ("models_command", "models"),
     "settings": ("settings_command", "settings_group"),
 }

@@ -71,19 +71,24 @@ class SessionsClient:
         """Hand events over as they come, until the stream ends; ``after`` is the last one that is known, or empty."""
         reader = EventReader(after)
         headers = {"Last-Event-ID": after} if after else {}
-        with _translated(self.url):
+
+        def take(line: str) -> None:
+            if (event := reader.feed(line)) is not None:
+                on_event(event)
+
+        with translated(self.url):
             async with self.http.stream("GET", f"{_path(session_id)}/events", headers=headers) as answer:
                 if answer.is_error:
                     await answer.aread()
-                    raise _refusal(answer)
-                await _read_lines(answer, reader, on_event)
+                    raise refusal(answer)
+                await read_lines(answer, take)
 
     async def _ask(self, method: str, path: str, query: Mapping[str, str] | None = None) -> Json:
-        with _translated(self.url):
+        with translated(self.url):
             answer = await self.http.request(method, path, params=query)
         if answer.is_error:
-            raise _refusal(answer)
-        return {} if answer.status_code == HTTPStatus.NO_CONTENT else _json(answer)
+            raise refusal(answer)
+        return {} if answer.status_code == HTTPStatus.NO_CONTENT else read_json(answer)
 
 
 @asynccontextmanager
@@ -103,10 +108,8 @@ async def open_sessions_client(url: str, access: ServerAccess) -> AsyncIterator[
         yield SessionsClient(http, url)
 
 
-async def _read_lines(
-    answer: httpx.Response, reader: EventReader, on_event: Callable[[ServerSentEvent], None]
-) -> None:
-    """Hand over events; what is raised on the way is raised when the stream has been left.
+async def read_lines(answer: httpx.Response, take: Callable[[str], None]) -> None:
+    """Hand over the lines of a stream; what ``take`` raises is raised when the stream has been left.
 
     Raised inside the loop, it would leave httpx's generators to the garbage collector, in the middle of their cleanup.
     A cancelled wait unwinds them properly.
@@ -117,8 +120,7 @@ async def _read_lines(
             if failure is not None:
                 continue
             try:
-                if (event := reader.feed(line)) is not None:
-                    on_event(event)
+                take(line)
             except Exception as error:  # noqa: BLE001 - raised below
                 failure = error
                 reading.cancel()
@@ -127,7 +129,8 @@ async def _read_lines(
 
 
 @contextmanager
-def _translated(url: str) -> Iterator[None]:
+def translated(url: str) -> Iterator[None]:
+    """Turn what a connection does into :class:`ServerUnreachableError`."""
     try:
         yield
     except httpx.TimeoutException as error:
@@ -143,7 +146,12 @@ def _path(session_id: str) -> str:
     return f"{PATH}/{quote(session_id, safe='')}"
 
 
-def _json(answer: httpx.Response) -> Json:
+def read_json(answer: httpx.Response) -> Json:
+    """Return the JSON object of an answer.
+
+    Raises:
+        ServerUnreachableError: there is none, so that it is no server like ours.
+    """
     try:
         found = json.loads(answer.content)
     except ValueError:
@@ -160,18 +168,18 @@ _ADVICE: Final[Mapping[int, str]] = {
 }
 
 
-def _refusal(answer: httpx.Response) -> RequestRefusedError:
-    """Tell an answer with an error in one line, with what to do next."""
+def refusal(answer: httpx.Response, advice_of_status: Mapping[int, str] | None = None) -> RequestRefusedError:
+    """Tell an answer with an error in one line, with what to do next; ``advice_of_status`` goes before the usual one."""
     status = answer.status_code
     problem: object = None
     if answer.headers.get("content-type", "").startswith(PROBLEM_TYPE):
-        problem = _json(answer)
+        problem = read_json(answer)
     if not isinstance(problem, dict) or not isinstance(problem.get("code"), str):
         message = (
             f"{answer.url} answered {status}; that is no voice_agent server, or there is something before it"
         )
         return RequestRefusedError(message, answered=status, told="")
-    advice = _ADVICE.get(status, "")
+    advice = {**_ADVICE, **(advice_of_status or {})}.get(status, "")
     if "retry-after" in answer.headers:
         advice = f"; try again in {answer.headers['retry-after']} s"
     detail = str(problem.get("detail")).rstrip(".")

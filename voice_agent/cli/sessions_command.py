@@ -223,11 +223,15 @@ def tail(
 
 
 def ask(
-    server: str, access: ServerAccess, question: Callable[[SessionsClient], Awaitable[ResultT]]
+    server: str,
+    access: ServerAccess,
+    question: Callable[[SessionsClient], Awaitable[ResultT]],
+    *,
+    command: str = "sessions",
 ) -> ResultT:
-    """Ask a server, and return what it says."""
+    """Ask a server, and return what it says; ``command`` is who warns of a key in the clear."""
     if access.key is not None and (risk := clear_text_risk(server)) is not None:
-        click.echo(f"voice-agent sessions: {risk}", err=True)
+        click.echo(f"voice-agent {command}: {risk}", err=True)
 
     async def program() -> ResultT:
         async with open_sessions_client(server, access) as client:
@@ -237,12 +241,12 @@ def ask(
 
 
 @contextmanager
-def told_errors() -> Iterator[None]:
-    """Tell what went wrong in a line, and exit with the code that fits."""
+def told_errors(command: str = "sessions") -> Iterator[None]:
+    """Tell what went wrong in a line that begins with the command, and exit with the code that fits."""
     try:
         yield
     except VoiceAgentError as error:
-        click.echo(f"voice-agent sessions: {error.message}", err=True)
+        click.echo(f"voice-agent {command}: {error.message}", err=True)
         sys.exit(_exit_code(error))
 
 
