@@ -132,6 +132,20 @@ async def call_while_the_store_is_away(
     assert {"partial", "final"} <= {message["type"] for message in messages}
 
 
+async def call_that_is_resumed(server: Any, connect: Any, seen: Observer) -> None:
+    """A lost connection, another one, and a token that was used."""
+    async with connect(server.url) as connection:
+        await connection.send_message(json.dumps({"type": "start"}))
+        [ready] = await read_until(connection, "ready")
+    await seen.until(lambda: seen.value("active_sessions") == 0)
+    resume = {"session": ready["session"], "token": ready["resume"]["token"]}
+    for ending in ("ready", "closed"):
+        async with connect(server.url) as connection:
+            await connection.send_message(json.dumps({"type": "start", "resume": resume}))
+            await read_until(connection, ending)
+        await seen.until(lambda: seen.value("active_sessions") == 0)
+
+
 async def calls_that_go_wrong(server: Any, connect: Any, seen: Observer, folder: Path, pcm: bytes) -> None:
     """A flood, which is dropped first and then ended, with a recognition that fails; and a close that can't be forced."""
     (folder / "fail-recognition").touch()
@@ -217,6 +231,7 @@ async def test_every_instrument_moves(
     with trio.fail_after(3 * PATIENCE_SECONDS):
         async with observed(server.http) as seen:
             await call_while_the_store_is_away(server, connect, seen, tmp_path, pcm)
+            await call_that_is_resumed(server, connect, seen)
             await calls_that_go_wrong(server, connect, seen, tmp_path, pcm)
             await call_over_a_lossy_network(server, call, network, seen, assets / "beckett.wav")
             await what_is_no_call(server, seen, tmp_path)

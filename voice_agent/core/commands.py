@@ -18,11 +18,27 @@ class CallOptions:
 
 
 @attrs.frozen(kw_only=True)
+class Resume:
+    """Which session a caller goes on with, by what right, and how much of it has reached the caller.
+
+    ``last_seq`` is the highest number of a message that came, 0 for none. ``audio_ms`` is where in the session's audio
+    that stands which the caller sends next; None where it is what the server has heard.
+    """
+
+    session_id: str
+    token: str = attrs.field(repr=False)
+    last_seq: int = 0
+    audio_ms: int | None = None
+
+
+@attrs.frozen(kw_only=True)
 class Start:
     """The audio format and the options are settled; comes once, before any audio."""
 
     audio_format: AudioFormat = attrs.field(factory=AudioFormat)
     options: CallOptions = attrs.field(factory=CallOptions)
+    resume: Resume | None = None
+    """None begins a new session."""
 
 
 @attrs.frozen(kw_only=True)

@@ -241,30 +241,43 @@ class ResumeUnknownError(ResumeRefusedError):
     """There is no such session, or it was deleted."""
 
     code = "resume_unknown"
+    status = HTTPStatus.NOT_FOUND
 
 
 class ResumeTokenWrongError(ResumeRefusedError):
     """The token is none of the session's."""
 
     code = "resume_token_wrong"
+    status = HTTPStatus.FORBIDDEN
 
 
 class ResumeTokenUsedError(ResumeRefusedError):
     """The token was used before; each one resumes once."""
 
     code = "resume_token_used"
+    status = HTTPStatus.CONFLICT
 
 
 class ResumeForeignError(ResumeRefusedError):
     """The session belongs to another key."""
 
     code = "resume_foreign"
+    status = HTTPStatus.FORBIDDEN
 
 
 class ResumeExpiredError(ResumeRefusedError):
     """The session has ended, or the time in which it could be resumed is over."""
 
     code = "resume_expired"
+    status = HTTPStatus.GONE
+
+
+class ResumeUnavailableError(ResumeRefusedError):
+    """The session can't be resumed now, because the store can't be reached; it may be in a moment, or elsewhere."""
+
+    code = "resume_unavailable"
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    close_code = 1013
 
 
 class OperatorError(VoiceAgentError):

@@ -32,6 +32,8 @@ class CloseReason(StrEnum):
     INTERNAL_ERROR = "internal_error"
     CANCELLED = "cancelled"
     """The scope around the session was cancelled."""
+    TAKEN_OVER = "taken_over"
+    """The session goes on elsewhere: it was resumed on another connection."""
 
 
 @attrs.frozen(kw_only=True)
@@ -65,14 +67,28 @@ class _Stamped:
 
 
 @attrs.frozen(kw_only=True)
+class ResumeOffer:
+    """By what a session can be resumed when its connection is lost, and for how long after that."""
+
+    token: str = attrs.field(repr=False)
+    window_seconds: float
+
+
+@attrs.frozen(kw_only=True)
 class SessionReady(_Stamped):
-    """The session hears; ``limits`` are what the caller should know (bytes, seconds), ``trace_id`` the call's trace."""
+    """The session hears; ``limits`` are what the caller should know (bytes, seconds), ``trace_id`` the call's trace.
+
+    ``resume`` is None where the session can't be resumed. ``heard_ms`` is there for a session that was: up to where its
+    audio need not be sent again.
+    """
 
     session_id: str
     audio_format: AudioFormat
     options: CallOptions
     limits: dict[str, Any] = attrs.field(factory=dict)
     trace_id: str | None = None
+    resume: ResumeOffer | None = None
+    heard_ms: int | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -85,10 +101,14 @@ class SpeechStarted(_Stamped):
 
 @attrs.frozen(kw_only=True)
 class SpeechStopped(_Stamped):
-    """The caller's utterance ended at ``end`` seconds of the call; its final follows, if it holds words."""
+    """The caller's utterance ended at ``end`` seconds of the call; its final follows, if it holds words.
+
+    ``is_cut`` says that the caller did not end it: the audio broke off there.
+    """
 
     utterance: int
     end: float
+    is_cut: bool = False
 
 
 @attrs.frozen(kw_only=True)
@@ -130,10 +150,11 @@ class Fault(_Stamped):
 
 @attrs.frozen(kw_only=True)
 class SessionClosed(_Stamped):
-    """The last event of every session."""
+    """The last event of every session; of one that ``is_resumable``, the last of this connection."""
 
     record: CloseRecord
     is_stored: bool = True
+    is_resumable: bool = False
 
 
 SessionEvent = (

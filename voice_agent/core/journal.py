@@ -6,11 +6,18 @@ from typing import Any, Final
 
 import attrs
 
+from voice_agent.core.units import MINUTES
+
 RECORD_VERSION: Final = 1
 """Of the form in which records and entries are kept; readers take the one before, too."""
 
 USED_TOKENS: Final = 8
 """How many earlier resume tokens are remembered, so that one that was used is told apart from one that never was."""
+
+
+PATIENCE_SECONDS: Final = MINUTES
+"""How much longer than its resume window an abandoned session is left. A store that was away for so long, and in which nobody
+could say meanwhile that they are still there, was found away by a look of retention, which ends nothing for the next while."""
 
 
 class RecordState(StrEnum):
@@ -37,6 +44,8 @@ class EntryKind(StrEnum):
     CLOSED = "closed"
     GAP = "gap"
     """Messages were told here that are not kept; the body says how many (``messages``), and which."""
+    RETRACTED = "retracted"
+    """The final whose ``seq`` stands in the body doesn't count: a lost connection cut it, and its audio came again."""
 
 
 @attrs.frozen(kw_only=True)
@@ -89,12 +98,19 @@ class SessionRecord:
     close_reason: str | None = None
     state: RecordState = RecordState.OPEN
     epoch: int = 1
+    spare_token_sha256: str = attrs.field(default="", repr=False)
+    """Of a detached session: the token before, which holds too as long as nothing shows that the caller got the newer one."""
     version: int = RECORD_VERSION
 
     @property
     def resumable_until(self) -> float:
         """When the resume window closes: counted from when its connection, or its owner, was last there."""
         return max(self.updated_at, self.lease_until) + self.resumable_seconds
+
+    @property
+    def abandoned_at(self) -> float:
+        """When it is ended for want of an owner, unless one comes back until then."""
+        return self.resumable_until + PATIENCE_SECONDS
 
     @property
     def expires_at(self) -> float | None:
@@ -104,6 +120,17 @@ class SessionRecord:
         return self.ended_at + self.retention_seconds
 
 
+def standing_finals(entries: Iterable[JournalEntry]) -> tuple[JournalEntry, ...]:
+    """Return the finals in order, without those that were retracted."""
+    finals: dict[int, JournalEntry] = {}
+    for entry in entries:
+        if entry.kind is EntryKind.FINAL:
+            finals[entry.seq] = entry
+        elif entry.kind is EntryKind.RETRACTED:
+            finals.pop(entry.body["seq"], None)
+    return tuple(finals.values())
+
+
 def transcript_of(entries: Iterable[JournalEntry]) -> tuple[str, ...]:
-    """Return the texts of the finals, in order."""
-    return tuple(str(entry.body.get("text", "")) for entry in entries if entry.kind is EntryKind.FINAL)
+    """Return the texts of the finals that stand, in order."""
+    return tuple(str(entry.body.get("text", "")) for entry in standing_finals(entries))

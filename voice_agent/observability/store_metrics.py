@@ -2,6 +2,9 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from voice_agent.core.errors import ResumeRefusedError
+from voice_agent.core.transport import Wire
+
 _COMMIT_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
@@ -12,6 +15,18 @@ class StoreMetrics:
         self.state = Gauge(
             "voice_agent_store_state",
             "0 the store takes what is written; 1 it can't be reached, and writes wait; 2 no more can wait.",
+            registry=registry,
+        )
+        self.sessions_resumed_total = Counter(
+            "voice_agent_sessions_resumed_total",
+            "Sessions that went on behind a lost connection, by the wire they went on over.",
+            ["wire"],
+            registry=registry,
+        )
+        self.resume_refusals_total = Counter(
+            "voice_agent_resume_refusals_total",
+            "Callers who wanted to go on with a session and could not, by code.",
+            ["code"],
             registry=registry,
         )
         self.waiting_writes = Gauge(
@@ -37,3 +52,7 @@ class StoreMetrics:
             buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
             registry=registry,
         )
+        for wire in (Wire.WEBSOCKET, Wire.WEBRTC):
+            self.sessions_resumed_total.labels(wire.value)
+        for refusal in ResumeRefusedError.__subclasses__():
+            self.resume_refusals_total.labels(refusal.code)

@@ -23,6 +23,7 @@ from voice_agent.core.request_errors import (
 )
 from voice_agent.core.transport import Transport, Wire
 from voice_agent.server.admission import Admission
+from voice_agent.server.reception import receive
 from voice_agent.session.call_limits import CallLimits
 from voice_agent.session.open import open_session
 from voice_agent.session.registry import CallRegistry, Place
@@ -146,12 +147,14 @@ class CallDesk:
     async def _serve_call(
         self, services: Services, place: Place, identity: Identity, transport: Transport
     ) -> CloseRecord:
+        received = await receive(transport, identity, services, self.registry)
         async with open_session(
             services,
-            transport,
+            received.transport,
             identity=identity,
             wire=Wire.WEBSOCKET,
             limits=CallLimits(self.settings),
+            resumed=received.resumed,
         ) as session:
             place.hold(session)
             await session.heard_all.wait()

@@ -12,6 +12,7 @@ from voice_agent.core.limits import Limit
 from voice_agent.core.notices import limit_near
 from voice_agent.core.rates import NO_DEBT, Rate, take
 from voice_agent.settings.current import CurrentSettings
+from voice_agent.settings.schema import Settings
 
 AUDIO_NEAR_SHARE: Final = 0.75
 """A caller is told when so much of the burst is used, and again only after almost none of it was."""
@@ -67,6 +68,10 @@ class CallLimits:
             "than that, the call ends.",
         )
 
+    def remember(self, chars: int) -> None:
+        """Count text that an earlier connection of the call has brought."""
+        self._text_chars += chars
+
     def write(self, chars: int) -> Notice | None:
         """Count the text of a final; return what the caller is to be told when little is left.
 
@@ -74,7 +79,7 @@ class CallLimits:
             TranscriptTooLargeError: this was too much.
         """
         allowed = self._settings.now.limits.max_transcript_chars
-        self._text_chars += chars
+        self.remember(chars)
         if self._text_chars > allowed:
             raise TranscriptTooLargeError(f"the call's text is over the limit of {allowed} characters")
         if self._is_text_told or self._text_chars < TEXT_NEAR_SHARE * allowed:
@@ -86,3 +91,16 @@ class CallLimits:
             allowed=allowed,
             message=f"The call's text has {self._text_chars} characters; more than {allowed} end the call.",
         )
+
+
+def told_limits(settings: Settings, limits: CallLimits | None, max_seconds: float) -> dict[str, float]:
+    """Return what a caller should know from the beginning, by the names of the protocol."""
+    return {
+        "max_binary_bytes": settings.websocket.max_binary_bytes,
+        "max_text_bytes": settings.websocket.max_text_bytes,
+        "max_messages_per_second": settings.limits.max_messages_per_second,
+        "max_waiting_audio_ms": settings.session.max_waiting_audio_ms,
+        "idle_timeout_seconds": settings.session.idle_timeout_seconds,
+        "max_duration_seconds": max_seconds,
+        **({} if limits is None else limits.told),
+    }

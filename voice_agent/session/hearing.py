@@ -41,7 +41,15 @@ Publish = Callable[[SessionEvent], Awaitable[None]]
 class Hearing:
     """The listening half of one call."""
 
-    def __init__(self, services: Services, inbox: AudioInbox, publish: Publish) -> None:
+    def __init__(
+        self,
+        services: Services,
+        inbox: AudioInbox,
+        publish: Publish,
+        *,
+        is_lost: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """``is_lost`` is asked when the audio is over: whether the caller did not end it."""
         self._services = services
         self._inbox = inbox
         self._publish = publish
@@ -57,6 +65,8 @@ class Hearing:
         self._frame_age = services.metrics.frame_age_seconds
         self._counted_dropped_ms = 0
         self._told_dropped_ms = 0
+        self._is_lost = is_lost
+        self._is_cut = False
         self._tell_dropped_at = -math.inf
         self.numbers = count(1)
         """Utterance numbers; typed text takes its number here too."""
@@ -64,6 +74,11 @@ class Hearing:
         """Where in the call hearing is."""
         self.audio_seconds = 0.0
         """Audio heard, without what was dropped."""
+
+    def go_on_from(self, seconds: float, last_utterance: int) -> None:
+        """Take up a call of which so much has been heard."""
+        self.heard_seconds = self.audio_seconds = seconds
+        self.numbers = count(last_utterance + 1)
 
     async def listen(self, utterances: trio.MemorySendChannel[LiveUtterance]) -> None:
         """Hear until the inbox is closed and empty, then end what is open and close ``utterances``."""
@@ -81,6 +96,7 @@ class Hearing:
                     await self._hear(item, utterances)
                     self._frame_age.observe(trio.current_time() - came_at)
                 await self._flush_if_due(utterances)
+            self._is_cut = self._is_lost()
             await self._end_utterance(utterances)
             await self._tell_dropped(is_last=True)
 
@@ -187,5 +203,9 @@ class Hearing:
                 live.speech_ended_at = live.closed_at - late_by
                 live.announce()
                 await self._publish(
-                    SpeechStopped(utterance=live.number, end=utterance.speech_end / HEARING_RATE)
+                    SpeechStopped(
+                        utterance=live.number,
+                        end=utterance.speech_end / HEARING_RATE,
+                        is_cut=self._is_cut,
+                    )
                 )

@@ -76,12 +76,16 @@ class AudioInbox:
         Raises:
             SessionClosedError: the inbox was closed before the frame was taken.
         """
-        await trio.lowlevel.checkpoint()
-        while not self._is_closed and self._waiting_seconds >= self._max_waiting_seconds:
-            await self._changed.park()
+        await self.wait_for_room()
         if self._is_closed:
             raise SessionClosedError("the session takes no more audio: it was finished or has ended")
         self._append(placed(frame))
+
+    async def wait_for_room(self) -> None:
+        """Wait until a frame can be taken without dropping another, or until none is accepted any more."""
+        await trio.lowlevel.checkpoint()
+        while not self._is_closed and self._waiting_seconds >= self._max_waiting_seconds:
+            await self._changed.park()
 
     def flush(self, position_seconds: float) -> None:
         """Ask for the end of the utterance at a place in the call."""

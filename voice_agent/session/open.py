@@ -15,7 +15,9 @@ from voice_agent.observability.metrics import NO_STAGE
 from voice_agent.session.body_error import BodyError
 from voice_agent.session.call_limits import CallLimits
 from voice_agent.session.close_watch import Surroundings
-from voice_agent.session.keeping import Keeping
+from voice_agent.session.heard import Heard, unnoticed_ms
+from voice_agent.session.keeping import Keeping, Kept, Storage
+from voice_agent.session.resuming import Resumed
 from voice_agent.session.services import Services
 from voice_agent.session.session import Session
 from voice_agent.session.task_tree import CallRoot
@@ -33,6 +35,7 @@ async def open_session(
     identity: Identity = ANONYMOUS,
     wire: Wire = Wire.EMBEDDED,
     limits: CallLimits | None = None,
+    resumed: Resumed | None = None,
 ) -> AsyncIterator[Session]:
     """Run one call for as long as the block and the call last.
 
@@ -41,6 +44,7 @@ async def open_session(
     What such a caller is told is kept first, where ``services`` have a storage.
     ``identity`` is who calls; its key id stands in each log line. ``wire`` is how.
     ``limits`` hold what comes over the transport; a program that calls itself has none.
+    ``resumed`` is the session that goes on; its id is the session's.
     What the block raises cancels the call and is raised as it is. A crash inside the call is not raised here: it is
     told by events, logged, and stands in ``session.record``.
 
@@ -56,17 +60,11 @@ async def open_session(
                └ transcribe   utterances → engine → partials and finals → outbox
     """
     measured = transport if isinstance(transport, MeasuresNetwork) else None
-    session = Session(services, session_id, identity, measured, wire, limits)
+    if resumed is not None:
+        session_id = resumed.record.session_id
+    session = Session(services, session_id, identity, measured, wire, limits, resumed)
     if services.storage is not None and transport is not None and not identity.quotas.keeps_nothing:
-        session.telling.keeping = Keeping(
-            services.storage,
-            session_id=session.id,
-            identity=identity,
-            wire=wire,
-            settings_version=session.settings_version,
-            max_seconds=services.settings.session.max_duration_seconds,
-            tell=session.tell_soon,
-        )
+        session.telling.keeping = _open_keeping(services, services.storage, session, resumed)
     metrics = services.metrics
     root = CallRoot.here()
     body = BodyError()
@@ -75,6 +73,16 @@ async def open_session(
         metrics.active_sessions.track_inprogress(),
     ):
         log.info("call_opened", settings_version=session.settings_version)
+        if resumed is not None:
+            log.info(
+                "session_resumed",
+                epoch=resumed.record.epoch,
+                heard_ms=resumed.heard_ms,
+                audio_ms=resumed.audio_ms,
+                missed=len(resumed.missed),
+                retracted=resumed.retracted_seq is not None,
+            )
+            metrics.store.sessions_resumed_total.labels(wire.value).inc()
         try:
             with body.unwrapped():
                 async with trio.open_nursery() as call:
@@ -92,6 +100,24 @@ async def open_session(
                         await session.finish()
         finally:
             await _close(session, services, transport, tasks_left=len(call.child_tasks))
+
+
+def _open_keeping(services: Services, storage: Storage, session: Session, resumed: Resumed | None) -> Keeping:
+    return Keeping(
+        storage,
+        Kept(
+            session_id=session.id,
+            identity=session.identity,
+            wire=session.wire,
+            settings_version=session.settings_version,
+            window_seconds=services.settings.session.resume_window_seconds,
+            resumed=resumed,
+        ),
+        Heard(unnoticed_ms(services.settings.vad), 0 if resumed is None else resumed.heard_ms),
+        on_fenced=session.give_way,
+        active_at=lambda: session.active_at,
+        tell=session.tell_soon,
+    )
 
 
 async def _close(

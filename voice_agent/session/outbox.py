@@ -21,23 +21,29 @@ def _unmeasured(seconds: float) -> None:
 class Outbox:
     """One call's events. The sequence number is given on the way out, so that a cancelled writer leaves no gap.
 
-    ``on_stamped`` is given each event with its number, before the reader has it; ``on_wait`` how many seconds an event
+    ``last_seq`` is the number that the first event is stamped behind. ``on_stamped`` is given each event with its number, before the reader has it; ``on_wait`` how many seconds an event
     waited for its reader.
     """
 
     def __init__(
         self,
         max_waiting_events: int,
+        last_seq: int = 0,
         on_stamped: Callable[[SessionEvent], None] = _unheard,
         on_wait: Callable[[float], None] = _unmeasured,
     ) -> None:
         self._send, self._receive = trio.open_memory_channel[tuple[SessionEvent, float]](max_waiting_events)
         self._is_closed = False
         self._last: deque[SessionEvent] = deque()
-        self._seq = 0
+        self._seq = last_seq
         self._stamped_last: set[int] = set()
         self._on_stamped = on_stamped
         self._on_wait = on_wait
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no event waits."""
+        return not self._receive.statistics().current_buffer_used
 
     async def put(self, event: SessionEvent) -> None:
         """Wait for room, then take the event.

@@ -62,6 +62,7 @@ class CallRegistry:
         self._sessions: dict[int, Session] = {}
         self._ended: deque[_Ended] = deque(maxlen=REMEMBERED_ENDED)
         self._emptied = trio.Event()
+        self._receptions: set[trio.CancelScope] = set()
         self._all_told: Callable[[], Notice] | None = None
         self._all_ended: Callable[[Session], None] | None = None
 
@@ -105,6 +106,10 @@ class CallRegistry:
         """Return the session's number, which counts from 1; used by :meth:`Place.hold`."""
         self._calls_enrolled += 1
         self._sessions[self._calls_enrolled] = session
+        if session.is_resumed:
+            self._ended = deque(
+                (one for one in self._ended if one.numbered.summary.id != session.id), maxlen=REMEMBERED_ENDED
+            )
         # Its handshake may have been under way when all were told, or ended.
         if self._all_told is not None:
             session.tell_soon(self._all_told())
@@ -112,15 +117,40 @@ class CallRegistry:
             self._all_ended(session)
         return self._calls_enrolled
 
+    @contextmanager
+    def reception(self) -> Iterator[trio.CancelScope]:
+        """Wait in the block for what a caller says first; cancelled when all are told something, or ended."""
+        with trio.CancelScope() as scope:
+            if self._all_told is not None or self._all_ended is not None:
+                scope.cancel()
+            self._receptions.add(scope)
+            try:
+                yield scope
+            finally:
+                self._receptions.discard(scope)
+
+    def give_way(self, session_id: str) -> None:
+        """End the connections that had a session which goes on with another one."""
+        for session in tuple(self._sessions.values()):
+            if session.id == session_id:
+                session.give_way()
+
+    def _end_receptions(self) -> None:
+        for scope in tuple(self._receptions):
+            scope.cancel()
+
     def _forget(self, number: int, session: Session) -> None:
         del self._sessions[number]
         session.tap.close()
+        if self.find(session.id) is not None:
+            return  # it goes on with another connection
         summary = summarise(session, ended_at=datetime.now(UTC))
         self._ended.append(_Ended(Numbered(number, summary), trio.current_time() + REMEMBERED_SECONDS))
 
     def find(self, session_id: str) -> Session | None:
-        """Return the open session with the id."""
-        return next((session for session in self._sessions.values() if session.id == session_id), None)
+        """Return the open session with the id; of two connections, the one that has it now."""
+        sessions = reversed(self._sessions.values())
+        return next((session for session in sessions if session.id == session_id), None)
 
     def find_summary(self, session_id: str) -> SessionSummary | None:
         """Return what is to be seen of a session that is open, or ended a short while ago."""
@@ -148,6 +178,7 @@ class CallRegistry:
     async def tell_all(self, make_notice: Callable[[], Notice]) -> None:
         """Tell every call, and each that comes later, what is made then; one that does not read delays nobody."""
         self._all_told = make_notice
+        self._end_receptions()
         async with trio.open_nursery() as nursery:
             for session in tuple(self._sessions.values()):
                 nursery.start_soon(session.tell, make_notice())
@@ -166,6 +197,7 @@ class CallRegistry:
             session.end(reason)
 
         self._all_ended = end
+        self._end_receptions()
         for session in tuple(self._sessions.values()):
             end(session)
 

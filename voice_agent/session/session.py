@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Final
 from uuid import uuid4
@@ -11,11 +11,11 @@ import attrs
 import structlog
 import trio
 
-from voice_agent.core.commands import CallOptions, Flush, Ping, Start, Stop, TypedText
+from voice_agent.core.commands import CallOptions, Flush, Ping, Resume, Start, Stop, TypedText
 from voice_agent.core.errors import (
     CallerError,
+    ResumeUnknownError,
     SessionClosedError,
-    TransportBrokenError,
 )
 from voice_agent.core.events import (
     CloseReason,
@@ -35,7 +35,7 @@ from voice_agent.core.network import MeasuresNetwork
 from voice_agent.core.transcripts import TranscriptResult
 from voice_agent.core.transport import Transport, Wire
 from voice_agent.session.aside import start_aside
-from voice_agent.session.call_limits import CallLimits
+from voice_agent.session.call_limits import CallLimits, told_limits
 from voice_agent.session.close_watch import CloseWatch, Surroundings
 from voice_agent.session.ending import Ending, fault_of, fault_of_crash
 from voice_agent.session.hearing import Hearing
@@ -44,6 +44,8 @@ from voice_agent.session.live import LiveUtterance
 from voice_agent.session.network import NetworkMeter
 from voice_agent.session.outbox import Outbox
 from voice_agent.session.placing import Placing
+from voice_agent.session.receiving import Receiving
+from voice_agent.session.resuming import Resumed
 from voice_agent.session.services import Services
 from voice_agent.session.stages import Stages
 from voice_agent.session.tap import EventTap
@@ -51,13 +53,8 @@ from voice_agent.session.telling import Telling
 from voice_agent.session.time_limits import watch_duration, watch_idle
 from voice_agent.session.transcribing import Transcribing
 
-PROTOCOL_VERSION: Final = 1
 WAITING_UTTERANCES: Final = 4
 """Utterances that may wait for recognition; more of them make listening wait, which fills the inbox."""
-
-LAST_COMMANDS_SECONDS: Final = 0.5
-"""What a caller asked for right before the end is obeyed within that; only a transport whose audio ends without a
-``stop`` makes the close wait so long."""
 
 log = structlog.get_logger(__name__)
 
@@ -73,12 +70,16 @@ class Session:
         network: MeasuresNetwork | None = None,
         wire: Wire = Wire.EMBEDDED,
         limits: CallLimits | None = None,
+        resumed: Resumed | None = None,
     ) -> None:
+        age_seconds = 0.0 if resumed is None else resumed.age_seconds
         self.id = session_id or uuid4().hex
         self.identity = identity
         """Who calls."""
         self.wire = wire
-        self.opened_at = datetime.now(UTC)
+        self.is_resumed = resumed is not None
+        """Whether it went on from an earlier connection."""
+        self.opened_at = datetime.now(UTC) - timedelta(seconds=age_seconds)
         self.settings_version = services.settings_version
         self.tap = EventTap()
         """For others than the caller who follow the events."""
@@ -89,32 +90,57 @@ class Session:
         self._max_seconds = self._settings.max_duration_seconds if max_seconds is None else max_seconds
         self._inbox = AudioInbox(self._settings.max_waiting_audio_ms)
         outbox_delay = services.metrics.queue_seconds.labels("outbox")
-        self._outbox = Outbox(self._settings.max_waiting_events, self.tap.put, outbox_delay.observe)
-        self._hearing = Hearing(services, self._inbox, self.publish)
+        self._outbox = Outbox(
+            self._settings.max_waiting_events,
+            0 if resumed is None else resumed.last_seq,
+            on_stamped=self.tap.put,
+            on_wait=outbox_delay.observe,
+        )
+        self._hearing = Hearing(
+            services,
+            self._inbox,
+            self.publish,
+            is_lost=lambda: self._ends_for(CloseReason.HANGUP, CloseReason.DRAIN),
+        )
         self.trace = services.tracing.begin_call(self.id)
         self._transcribing = Transcribing(self.id, services, self.publish, self.trace)
         self._finish_seconds = self._settings.finish_timeout_seconds
         self._overdue_at = math.inf
         self.close_seconds = self._settings.close_timeout_seconds
         """Telling the caller and closing may take so long."""
-        self._opened_at = trio.current_time()
-        self.active_at = self._opened_at
+        self._opened_at = trio.current_time() - age_seconds
+        self.active_at = trio.current_time()
         """When the caller was last heard of, on Trio's clock."""
         self._ending: Ending | None = None
         self._work_scope = trio.CancelScope()
-        self.telling = Telling(self._outbox, on_told=self._note_told, on_gone=self._note_gone)
-        self._has_obeyed_all = trio.Event()
+        self.telling = Telling(
+            self._outbox,
+            on_told=self._note_told,
+            on_gone=self._note_gone,
+            position_ms=lambda: self.position_ms,
+        )
         self._stages = Stages()
         self.surroundings: Surroundings | None = None
         """What is around the call, for its close watch."""
         self._network = None if network is None else NetworkMeter(network, services.metrics)
-        self._placing = Placing()
+        self._placing = Placing() if resumed is None else Placing(resumed.audio_ms, resumed.heard_ms)
+        self._receiving = Receiving(self, self._inbox, self._placing, limits, is_resumed=resumed is not None)
         self.record: CloseRecord | None = None
         """How the session ended; ``None`` while it is open."""
         self.heard_all = trio.Event()
         """Set when everything that was sent has been recognised and told."""
         self.closed = trio.Event()
         """Set when the last task of the call has ended and its connection was let go."""
+        if resumed is not None:
+            self._go_on_from(resumed)
+
+    def _go_on_from(self, resumed: Resumed) -> None:
+        """Take up what an earlier connection left."""
+        self._hearing.go_on_from(resumed.heard_ms / 1000, resumed.last_utterance)
+        self._transcribing.finals.extend(resumed.finals)
+        self.telling.missed = resumed.missed
+        if self._limits is not None:
+            self._limits.remember(sum(len(final.text) for final in resumed.finals))
 
     # -- what an embedding program uses ---------------------------------------------------------------------------
 
@@ -146,7 +172,7 @@ class Session:
             SessionClosedError: the session was finished or has ended.
         """
         self._check_open()
-        await self.obey(Flush(position_seconds=self._placing.seconds))
+        await self.obey(Flush(position_seconds=self._placing.seconds - self._placing.begin_seconds))
 
     def events(self) -> Outbox:
         """Return the session's events, for one reader; the last one is :class:`SessionClosed`."""
@@ -190,23 +216,23 @@ class Session:
         """Queue an event for the caller; waits while too many wait."""
         await self._outbox.put(attrs.evolve(event, position_ms=self.position_ms))
         if self._limits is not None and isinstance(event, Transcript) and event.result.is_final:
-            await self._hold_to(partial(self._limits.write, len(event.result.text)))
-
-    async def _hold_to(self, count: Callable[[], Notice | None]) -> None:
-        """Count against a limit: tell the caller when it is near, end the call when it is reached."""
-        try:
-            notice = count()
-        except CallerError as error:
-            self.fail(error)
-        else:
-            if notice is not None:
-                await self.publish(notice)
+            await self._receiving.hold_to(partial(self._limits.write, len(event.result.text)))
 
     def fail(self, error: CallerError, reason: CloseReason = CloseReason.CALLER_ERROR) -> None:
         """End the call because of something that its caller did; a limit that was hit is counted."""
         if error.limit is not None and not self.is_ending:
             self._services.metrics.limit_hits_total.labels(error.limit).inc()
         self.end(reason, fault_of(error))
+
+    def give_way(self) -> None:
+        """End the connection at once: the session goes on elsewhere, where also its last words are heard again."""
+        if self.telling.keeping is not None:
+            self.telling.keeping.give_way()
+        self.end(CloseReason.TAKEN_OVER)
+        self._work_scope.cancel()
+
+    def _ends_for(self, *reasons: CloseReason) -> bool:
+        return self._ending is not None and self._ending.reason in reasons
 
     def end(self, reason: CloseReason, fault: Fault | None = None) -> None:
         """Decide that the call ends. What was sent is still heard, within the finish timeout; the first call counts."""
@@ -254,78 +280,35 @@ class Session:
         """Do what the caller asks for, or tell what the transport has to tell."""
         self.active_at = trio.current_time()
         match command:
+            case Start(resume=Resume()) if not self.is_resumed:
+                raise ResumeUnknownError("no sessions are kept here; none can be resumed")
             case Start(audio_format=audio_format, options=options):
                 await self.start(audio_format, options)
             case TypedText(text=text):
                 await self._take_text(text)
             case Flush(position_seconds=position_seconds):
-                self._inbox.flush(position_seconds)
+                self._inbox.flush(self._placing.begin_seconds + position_seconds)
             case Ping(id=ping_id):
                 await self.publish(Pong(id=ping_id))
             case Notice():
                 await self.publish(command)
             case Stop():
                 # The transport ends its audio side behind the last frame; that is the end, and nothing is cut off.
-                self._has_obeyed_all.set()
+                self._receiving.has_obeyed_all.set()
 
     async def start(self, audio_format: AudioFormat, options: CallOptions) -> None:
         """Take the caller's choices and say that the session hears."""
         self._transcribing.language = options.language
         self._transcribing.wants_partials = options.partials and self._services.settings.recogniser.partials
-        websocket = self._services.settings.websocket
-        limits = {
-            "max_binary_bytes": websocket.max_binary_bytes,
-            "max_text_bytes": websocket.max_text_bytes,
-            "max_messages_per_second": self._services.settings.limits.max_messages_per_second,
-            "max_waiting_audio_ms": self._settings.max_waiting_audio_ms,
-            "idle_timeout_seconds": self._settings.idle_timeout_seconds,
-            "max_duration_seconds": self._max_seconds,
-            **({} if self._limits is None else self._limits.told),
-        }
         await self.publish(
             SessionReady(
                 session_id=self.id,
                 audio_format=audio_format,
                 options=options,
-                limits=limits,
+                limits=told_limits(self._services.settings, self._limits, self._max_seconds),
                 trace_id=self.trace.trace_id,
             )
         )
-
-    async def receive_audio(self, transport: Transport) -> None:
-        """Move the caller's audio to the inbox; never waits for hearing."""
-        while True:
-            try:
-                frame = await transport.recv_audio()
-            except trio.EndOfChannel:
-                self.end(CloseReason.STOPPED)
-                return
-            except TransportBrokenError:
-                self.end(CloseReason.HANGUP)
-                return
-            self.active_at = trio.current_time()
-            self._inbox.offer(self._placing.place(frame))
-            if self._limits is not None:
-                # Beyond it reading goes on: what still comes is thrown away, so that the close is quick.
-                await self._hold_to(partial(self._limits.hear, frame.duration_seconds, self.active_at))
-
-    async def receive_text(self, transport: Transport) -> None:
-        """Do what the caller asks for; tell errors, and end the call on a fatal one."""
-        while True:
-            try:
-                await self.obey(await transport.recv_text())
-            except (trio.EndOfChannel, TransportBrokenError):
-                # The audio side decides the end: what the caller said before going away is still queued there.
-                self._has_obeyed_all.set()
-                return
-            except CallerError as error:
-                await self._tell_caller_error(error)
-
-    async def _obey_the_rest(self) -> None:
-        """Audio and commands are read side by side: the audio can be over while commands before the end still wait."""
-        if self._ending is not None and self._ending.reason in {CloseReason.STOPPED, CloseReason.HANGUP}:
-            with trio.move_on_after(LAST_COMMANDS_SECONDS):
-                await self._has_obeyed_all.wait()
 
     async def hear(self) -> None:
         """Listen and transcribe until everything sent was recognised."""
@@ -341,19 +324,21 @@ class Session:
                 async with trio.open_nursery() as receiving:
                     if transport is not None:
                         for name, receive in (
-                            ("receive audio", self.receive_audio),
-                            ("receive text", self.receive_text),
+                            ("receive audio", self._receiving.audio),
+                            ("receive text", self._receiving.text),
                         ):
                             receiving.start_soon(self.stage, name, receive, transport, name=name)
                     receiving.start_soon(
                         watch_idle, self, self._settings.idle_timeout_seconds, name="watch idle"
                     )
-                    receiving.start_soon(watch_duration, self, self._max_seconds, name="watch duration")
+                    receiving.start_soon(
+                        watch_duration, self, self._max_seconds, self._opened_at, name="watch duration"
+                    )
                     if self._network is not None:
                         receiving.start_soon(self._network.watch, name="watch network")
                     await self.hear()
-                    if transport is not None:
-                        await self._obey_the_rest()
+                    if transport is not None and self._ends_for(CloseReason.STOPPED, CloseReason.HANGUP):
+                        await self._receiving.obey_the_rest()
                     receiving.cancel_scope.cancel()
         finally:
             self._inbox.discard()
@@ -390,12 +375,6 @@ class Session:
     def _crash(self, group: ExceptionGroup[Exception]) -> None:
         self.end(CloseReason.INTERNAL_ERROR, fault_of_crash(group))
         self._work_scope.cancel()
-
-    async def _tell_caller_error(self, error: CallerError) -> None:
-        if error.fatal:
-            self.fail(error)
-        else:
-            await self.publish(fault_of(error))
 
     async def _take_text(self, text: str) -> None:
         at = self._hearing.heard_seconds

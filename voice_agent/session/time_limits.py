@@ -51,9 +51,9 @@ async def watch_idle(call: TimedCall, timeout_seconds: float) -> None:
             return call.fail(error, CloseReason.IDLE_TIMEOUT)
 
 
-async def watch_duration(call: TimedCall, max_seconds: float) -> None:
-    """End the call when it has lasted so long."""
-    ends_at = trio.current_time() + max_seconds
+async def watch_duration(call: TimedCall, max_seconds: float, began_at: float) -> None:
+    """End the call when it has lasted so long, on Trio's clock."""
+    ends_at = began_at + max_seconds
     notice_seconds = min(DURATION_NOTICE_SECONDS, max_seconds / 4)
     await trio.sleep_until(ends_at - notice_seconds)
     notice = limit_near(

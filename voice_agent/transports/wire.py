@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final, TypeVar
 
-from voice_agent.core.commands import CallOptions, Command, Flush, Ping, Start, Stop, TypedText
+from voice_agent.core.commands import CallOptions, Command, Flush, Ping, Resume, Start, Stop, TypedText
 from voice_agent.core.errors import (
     InvalidFieldError,
     NotAnObjectError,
@@ -38,7 +38,10 @@ LANGUAGES: Final = ("en",)
 MAX_TEXT_CHARS: Final = 4000
 MAX_PING_ID_CHARS: Final = 128
 MAX_INTEGER: Final = 2**31 - 1
-START_FIELDS: Final = ("encoding", "sample_rate", "channels", "language", "partials")
+START_FIELDS: Final = ("encoding", "sample_rate", "channels", "language", "partials", "resume")
+RESUME_FIELDS: Final = ("session", "token", "last_seq", "audio_ms")
+MAX_SESSION_CHARS: Final = 64
+MAX_TOKEN_CHARS: Final = 128
 
 _DECIMALS: Final = 3
 """Seconds are told to the millisecond, and probabilities to three places."""
@@ -106,7 +109,29 @@ def parse_start(fields: Mapping[str, object], defaults: CallOptions = _DEFAULT_O
     return Start(
         audio_format=AudioFormat.parse(encoding, sample_rate, channels),
         options=CallOptions(language=language, partials=partials),
+        resume=parse_resume(fields["resume"]) if "resume" in fields else None,
     )
+
+
+def parse_resume(value: object) -> Resume:
+    """Read which session a caller wants to go on with.
+
+    Raises:
+        InvalidFieldError: it is no object, or a field of it is missing, unknown, of the wrong type or out of range.
+    """
+    if not isinstance(value, dict):
+        raise InvalidFieldError("resume must be an object", field="resume")
+    _refuse_others(value, RESUME_FIELDS)
+    session, token = _typed(value, "session", str, ""), _typed(value, "token", str, "")
+    for name, text, most in (("session", session, MAX_SESSION_CHARS), ("token", token, MAX_TOKEN_CHARS)):
+        if not 1 <= len(text) <= most:
+            raise InvalidFieldError(f"{name} must have 1 to {most} characters", field=name)
+    last_seq = _integer(value, "last_seq", 0)
+    audio_ms = None if value.get("audio_ms") is None else _integer(value, "audio_ms", 0)
+    for name, number in (("last_seq", last_seq), ("audio_ms", audio_ms)):
+        if number is not None and number < 0:
+            raise InvalidFieldError(f"{name} counts from 0", field=name)
+    return Resume(session_id=session, token=token, last_seq=last_seq, audio_ms=audio_ms)
 
 
 def encode_event(event: SessionEvent) -> str:
@@ -136,6 +161,7 @@ def _describe(  # noqa: PLR0911  # one return for each member of the closed unio
                 "partials": event.options.partials,
                 "limits": _rounded_values(event.limits),
                 "trace": event.trace_id,
+                **_describe_resume(event),
             }
         case SpeechStarted():
             return "speech_started", {"utterance": event.utterance, "start": _rounded(event.start)}
@@ -159,7 +185,20 @@ def _describe(  # noqa: PLR0911  # one return for each member of the closed unio
                 "field": event.field,
             }
         case SessionClosed():  # pragma: no branch  # the union is closed; mypy sees that nothing is left
-            return "closed", _describe_close(event.record)
+            resumable = {"resumable": True} if event.is_resumable else {}
+            return "closed", {**_describe_close(event.record), **resumable}
+
+
+def _describe_resume(ready: SessionReady) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    if ready.heard_ms is not None:
+        fields = {"resumed": True, "heard_ms": ready.heard_ms}
+    if ready.resume is not None:
+        fields["resume"] = {
+            "token": ready.resume.token,
+            "window_seconds": _rounded(ready.resume.window_seconds),
+        }
+    return fields
 
 
 def _describe_transcript(result: TranscriptResult) -> tuple[str, dict[str, Any]]:

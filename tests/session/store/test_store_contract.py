@@ -26,7 +26,7 @@ OpenStore = Callable[[], AbstractAsyncContextManager[Store]]
 MakeRecord = Callable[..., SessionRecord]
 MakeEntry = Callable[..., JournalEntry]
 
-TOKENS = ("token-0", "token-1", "token-2")
+TOKENS = ("token-0", "token-1", "token-2", "token-3")
 
 CLAIM = Claim(
     session_id="s1",
@@ -102,9 +102,60 @@ async def test_a_good_claim_changes_the_owner_once(
         assert claimed.record.lease_until == 1_030.0
         assert await store.record("s1") == claimed.record
         with pytest.raises(ResumeTokenUsedError):
-            await store.claim(CLAIM)
+            await store.claim(attrs.evolve(CLAIM, new_token_sha256=TOKENS[2]))
         again = await store.claim(attrs.evolve(CLAIM, token_sha256=TOKENS[1], new_token_sha256=TOKENS[2]))
         assert again.record.epoch == 3
+
+
+async def test_a_claim_whose_answer_got_lost_is_granted_again(
+    open_store: OpenStore, make_record: MakeRecord, make_entry: MakeEntry
+) -> None:
+    """The very same claim changes nothing more: the epoch grows once."""
+    async with open_store() as store:
+        await store.write([begin(make_record(state=RecordState.DETACHED), make_entry(1))])
+        claimed = await store.claim(CLAIM)
+        assert await store.claim(CLAIM) == claimed
+
+
+async def test_a_spare_token_holds_while_the_session_is_detached(
+    open_store: OpenStore, make_record: MakeRecord
+) -> None:
+    """Both tokens of a caller who may not have got the newer one resume, and only one of them, once."""
+    used = {"used_tokens": (TOKENS[0],), "token_sha256": TOKENS[1], "spare_token_sha256": TOKENS[0]}
+    async with open_store() as store:
+        for name, token in (("by the spare", TOKENS[0]), ("by the newer", TOKENS[1])):
+            await store.write([begin(make_record(name, state=RecordState.DETACHED, **used))])
+            claim = attrs.evolve(CLAIM, session_id=name, token_sha256=token, new_token_sha256=TOKENS[2])
+            claimed = await store.claim(claim)
+            assert claimed.record.spare_token_sha256 == ""
+            for late in TOKENS[:2]:
+                with pytest.raises(ResumeTokenUsedError):
+                    await store.claim(attrs.evolve(claim, token_sha256=late, new_token_sha256=TOKENS[3]))
+        await store.write([begin(make_record("owned", **used))])
+        with pytest.raises(ResumeTokenUsedError):
+            await store.claim(attrs.evolve(CLAIM, session_id="owned", new_token_sha256=TOKENS[2]))
+
+
+async def test_of_claims_at_once_one_wins(open_store: OpenStore, make_record: MakeRecord) -> None:
+    """Ten callers with the same token: one has the session, the others are told that the token was used."""
+    won: list[int] = []
+    refused: list[str] = []
+
+    async def claim(store: Store, number: int) -> None:
+        try:
+            claimed = await store.claim(attrs.evolve(CLAIM, new_token_sha256=f"new-{number}"))
+        except ResumeTokenUsedError as error:
+            refused.append(error.code)
+        else:
+            won.append(claimed.record.epoch)
+
+    async with open_store() as store:
+        await store.write([begin(make_record(state=RecordState.DETACHED))])
+        async with trio.open_nursery() as nursery:
+            for number in range(10):
+                nursery.start_soon(claim, store, number)
+    assert won == [2]
+    assert len(refused) == 9
 
 
 async def test_the_old_owner_can_not_write_any_more(

@@ -10,10 +10,18 @@ import structlog
 from voice_agent.core.errors import StoreCorruptError
 from voice_agent.core.events import Notice, SessionClosed, SessionEvent, Transcript
 from voice_agent.core.journal import RECORD_VERSION, EntryKind, JournalEntry, SessionRecord
+from voice_agent.core.transcripts import TranscriptResult
 
 _converter: Final = cattrs.Converter(forbid_extra_keys=True)
 
 Fields = dict[str, Any]
+
+CUT: Final = "cut"
+"""In the body of a final: the connection was lost while it was said."""
+UTTERANCES: Final = "utterances"
+"""In the body of an entry of the kind ``heard``: how many utterances had begun."""
+DETACHED: Final = "detached"
+"""In the body of an entry of the kind ``heard``: why the connection ended, whose last entry it is."""
 
 log = structlog.get_logger(__name__)
 
@@ -24,6 +32,9 @@ def _from_version_0(fields: Fields) -> Fields:
     del upgraded["transport"]
     return upgraded
 
+
+OF_A_CONNECTION: Final = frozenset({"draining", "limit_near"})
+"""Notices that tell of a connection; on the next one they would mislead."""
 
 UPGRADES: Final[Mapping[int, Callable[[Fields], Fields]]] = {0: _from_version_0}
 """From each version that is still read to the next one."""
@@ -42,6 +53,24 @@ def describe(event: SessionEvent) -> tuple[EntryKind, Fields] | None:
             }
         case SessionClosed(record=record):
             return EntryKind.CLOSED, _converter.unstructure(record)
+        case _:
+            return None
+
+
+def load_final(entry: JournalEntry) -> TranscriptResult:
+    """Return what the final of an entry said."""
+    fields = {name: value for name, value in entry.body.items() if name != CUT}
+    return _converter.structure(fields, TranscriptResult)
+
+
+def retell(entry: JournalEntry) -> SessionEvent | None:
+    """Return what a caller who missed it is told again, with its own number; None where it means nothing any more."""
+    match entry.kind:
+        case EntryKind.FINAL:
+            return Transcript(seq=entry.seq, position_ms=entry.position_ms, result=load_final(entry))
+        case EntryKind.NOTICE if entry.body["code"] not in OF_A_CONNECTION:
+            fields = {**entry.body, "seq": entry.seq, "position_ms": entry.position_ms}
+            return _converter.structure(fields, Notice)
         case _:
             return None
 

@@ -23,9 +23,12 @@ def judge(claim: Claim, record: SessionRecord | None) -> SessionRecord:
     """
     if record is None:
         raise ResumeUnknownError("there is no such session")
-    if claim.token_sha256 in record.used_tokens:
+    if claim.token_sha256 in record.used_tokens and claim.new_token_sha256 == record.token_sha256:
+        return record  # granted before; its answer got lost
+    is_spare = record.state is RecordState.DETACHED and claim.token_sha256 == record.spare_token_sha256
+    if claim.token_sha256 in record.used_tokens and not is_spare:
         raise ResumeTokenUsedError("this resume token was used already; each `ready` brings the next one")
-    if claim.token_sha256 != record.token_sha256:
+    if claim.token_sha256 != record.token_sha256 and not is_spare:
         raise ResumeTokenWrongError("this is no resume token of the session")
     if (claim.key_id, claim.tenant) != (record.key_id, record.tenant):
         raise ResumeForeignError("the session belongs to another key")
@@ -37,6 +40,8 @@ def judge(claim: Claim, record: SessionRecord | None) -> SessionRecord:
         record,
         epoch=record.epoch + 1,
         token_sha256=claim.new_token_sha256,
+        spare_token_sha256="",
+        close_reason=None,
         used_tokens=(*record.used_tokens, record.token_sha256)[-USED_TOKENS:],
         node=claim.node,
         state=RecordState.OPEN,

@@ -86,7 +86,7 @@ def is_expired(record: SessionRecord, *, now: float, retention_seconds: float) -
     ``retention_seconds`` holds for sessions that don't say it themselves.
     """
     if record.state is not RecordState.ENDED:
-        return record.resumable_until < now
+        return record.abandoned_at < now
     if record.expires_at is not None:
         return record.expires_at < now
     return (record.ended_at or record.updated_at) < now - retention_seconds

@@ -130,7 +130,7 @@ class RedisStore:
         if record is None:
             return self._keep_seconds
         kept = max(self._keep_seconds, 2 * (record.retention_seconds or 0.0))
-        return round(kept + record.resumable_until - record.updated_at)
+        return round(kept + record.abandoned_at - record.updated_at)
 
     async def _index(self, client: Client, record: SessionRecord) -> None:
         score = _expiry_score(record)
@@ -345,7 +345,7 @@ async def _for_each(job: Callable[[_Item], Awaitable[None]], items: Iterable[_It
 
 def _expiry_score(record: SessionRecord) -> float:
     if record.ended_at is None:
-        return record.resumable_until
+        return record.abandoned_at
     if record.expires_at is not None:
         return EXPIRES_BAND + record.expires_at
     return ENDED_BAND + record.ended_at

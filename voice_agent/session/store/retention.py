@@ -45,10 +45,13 @@ async def enforce_retention(
     on_expired: Callable[[Expired], None] = lambda _expired: None,
 ) -> NoReturn:
     """Look again and again, for ever; ``on_expired`` is told what each look did."""
+    # A store that was away lacks what owners could not say meanwhile; by the look after the next they have.
+    ends_lost = False
     while True:
         pause_seconds = LOOK_SECONDS
         try:
-            expired = await expire(store, now(), retention_seconds())
+            expired = await expire(store, now(), retention_seconds(), ends_lost=ends_lost)
+            ends_lost = True
             on_expired(expired)
             if expired.may_be_more:
                 pause_seconds = PAUSE_SECONDS
@@ -56,11 +59,12 @@ async def enforce_retention(
                 await store.scrub()
         except (StoreUnavailableError, StoreCorruptError) as error:
             log.warning("retention_postponed", reason=error.message)
+            ends_lost = False
         await trio.sleep(pause_seconds)
 
 
-async def expire(store: Store, now: float, retention_seconds: float) -> Expired:
-    """Delete what is old, end what was left; return how many of each.
+async def expire(store: Store, now: float, retention_seconds: float, *, ends_lost: bool = True) -> Expired:
+    """Delete what is old, end what was left, if ``ends_lost``; return how many of each.
 
     Several servers may do it side by side for one store: what another one did already is counted by that one.
     """
@@ -69,7 +73,7 @@ async def expire(store: Store, now: float, retention_seconds: float) -> Expired:
     for record in found:
         if record.state is RecordState.ENDED:
             deleted += await store.delete(record.session_id)
-        else:
+        elif ends_lost:
             [outcome] = await store.write([await _end_of(store, record, now)])
             ended += outcome is Outcome.ACCEPTED
     if deleted or ended:
@@ -81,6 +85,7 @@ async def _end_of(store: Store, record: SessionRecord, now: float) -> Write:
     last = None
     while batch := await store.journal(record.session_id, after=last.number if last else 0):
         last = batch[-1]
+    reason = record.close_reason or LOST
     entry = JournalEntry(
         number=last.number + 1 if last else 1,
         seq=last.seq + 1 if last else 1,
@@ -88,14 +93,14 @@ async def _end_of(store: Store, record: SessionRecord, now: float) -> Write:
         at=now,
         position_ms=last.position_ms if last else 0,
         heard_ms=last.heard_ms if last else 0,
-        body={"reason": LOST},
+        body={"reason": reason},
     )
     ended = attrs.evolve(
         record,
         state=RecordState.ENDED,
         ended_at=now,
         updated_at=now,
-        close_reason=LOST,
+        close_reason=reason,
         epoch=record.epoch + 1,
     )
     return Write(session_id=record.session_id, epoch=ended.epoch, entries=(entry,), record=ended)

@@ -292,7 +292,7 @@ def _put(
             last_number,
             last_seq,
             heard_ms,
-            record.ended_at if record.ended_at is not None else record.resumable_until,
+            record.ended_at if record.ended_at is not None else record.abandoned_at,
             dump_record(record),
             record.expires_at,
         ),

@@ -94,6 +94,11 @@ class JournalWriter:
         self.state = StoreState.HEALTHY
 
     @property
+    def store(self) -> Store:
+        """Where it writes to."""
+        return self._store
+
+    @property
     def waiting(self) -> int:
         """Writes that are not kept yet."""
         return len(self._waiting)

@@ -55,3 +55,11 @@ class SessionSettings:
     max_waiting_events: int = setting(
         1024, "Events that may wait for their reader.", unit="events", minimum=16, maximum=100_000, live=True
     )
+    resume_window_seconds: float = setting(
+        60 * SECONDS,
+        "A session whose connection was lost can be resumed for so long, where sessions are kept; 0: never.",
+        unit="seconds",
+        minimum=0,
+        maximum=86_400,
+        live=True,
+    )

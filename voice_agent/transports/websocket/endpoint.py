@@ -50,6 +50,7 @@ CLOSE_CODES: Final[Mapping[CloseReason, int]] = {
     CloseReason.CALLER_ERROR: 1008,  # unless the fatal error that was told has a code of its own
     CloseReason.INTERNAL_ERROR: 1011,
     CloseReason.CANCELLED: 1012,
+    CloseReason.TAKEN_OVER: 4409,
 }
 """RFC 6455, section 7.4, and the IANA registry for 1012 (service restart); 4000-4999 are ours."""
 

@@ -285,6 +285,8 @@ def parse_query(query_string: bytes, defaults: CallOptions = _DEFAULT_OPTIONS) -
         ) from None
     fields: dict[str, object] = {}
     for name, value in pairs:
+        if name == "resume":
+            raise InvalidFieldError("resume belongs into a start message: addresses are logged", field=name)
         if name in fields:
             raise InvalidFieldError(f"parameter {name[:40]!r} is given twice", field=name[:40])
         fields[name] = _parameter(name, value)
