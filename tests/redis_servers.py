@@ -12,6 +12,7 @@ import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,11 +132,10 @@ class RedisServer:
 
 
 class SentinelGroup:
-    """A master, a replica and three Sentinels that agree within a second."""
+    """A master, its replicas and three Sentinels that agree within a second or two."""
 
-    def __init__(self, master: RedisServer, replica: RedisServer, sentinels: list[RedisServer]) -> None:
+    def __init__(self, master: RedisServer, sentinels: list[RedisServer]) -> None:
         self.master = master
-        self.replica = replica
         self.sentinels = sentinels
 
     @property
@@ -179,13 +179,14 @@ class RedisServers:
         replica.wait_until(lambda: replica.info("master_link_status") == "up")
         return master, replica
 
-    def start_sentinels(self, program: str = "redis-sentinel") -> SentinelGroup:
+    def start_sentinels(self, program: str = "redis-sentinel", replicas: int = 1) -> SentinelGroup:
         keys = ("--requirepass", PASSWORD, "--masterauth", PASSWORD)
         master = self.make("--repl-diskless-sync-delay", "0", *keys)
-        replica = self.make(
-            "--replicaof", "127.0.0.1", str(master.port), "--repl-diskless-sync-delay", "0", *keys
-        )
-        for server in (master, replica):
+        following = [
+            self.make("--replicaof", "127.0.0.1", str(master.port), "--repl-diskless-sync-delay", "0", *keys)
+            for _ in range(replicas)
+        ]
+        for server in (master, *following):
             server.launch()
             server.wait_until(lambda server=server: "NOAUTH" in server.cli("PING", check=False))
         sentinels = []
@@ -195,7 +196,7 @@ class RedisServers:
             settings.write_text(
                 f"port {sentinel.port}\nbind 127.0.0.1\ndir {sentinel.folder}\n"
                 f"sentinel monitor calls 127.0.0.1 {master.port} 2\nsentinel auth-pass calls {PASSWORD}\n"
-                "sentinel down-after-milliseconds calls 400\nsentinel failover-timeout calls 3000\n"
+                "sentinel down-after-milliseconds calls 1000\nsentinel failover-timeout calls 10000\n"
             )
             with (sentinel.folder / "redis.log").open("ab") as log:
                 sentinel.process = subprocess.Popen(
@@ -203,13 +204,19 @@ class RedisServers:
                 )
             sentinels.append(sentinel)
         for sentinel in sentinels:
-            sentinel.wait_until(lambda s=sentinel: "sentinels=3" in s.cli("INFO", "sentinel", check=False))
-            sentinel.wait_until(lambda s=sentinel: "slaves=1" in s.cli("INFO", "sentinel", check=False))
-        return SentinelGroup(master, replica, sentinels)
+            sentinel.wait_until(partial(self._is_ready, sentinel, replicas))
+        return SentinelGroup(master, sentinels)
 
-    def start_cluster(self, **more: Any) -> list[RedisServer]:
+    @staticmethod
+    def _is_ready(sentinel: RedisServer, replicas: int) -> bool:
+        """Whether it knows all others, and speaks with them; before, two of them may start two failovers."""
+        known = sentinel.cli("INFO", "sentinel", check=False)
+        others = sentinel.cli("SENTINEL", "SENTINELS", "calls", check=False)
+        return f"slaves={replicas},sentinels=3" in known and "disconnected" not in others
+
+    def start_cluster(self, *more_options: str, **more: Any) -> list[RedisServer]:
         """Three masters with a third of the slots each."""
-        options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "800")
+        options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "800", *more_options)
         nodes = [self.start(*options, port=cluster_port(), **more) for _ in range(3)]
         bounds = ((0, 5460), (5461, 10922), (10923, 16383))
         for place, (node, (first, last)) in enumerate(zip(nodes, bounds, strict=True), 1):
@@ -315,7 +322,7 @@ async def open_proxy(target: int) -> AsyncIterator[Proxy]:
     """Carry to a port of this machine for as long as the block lasts."""
     proxy = Proxy(target)
     async with trio.open_nursery() as nursery:
-        listeners = await nursery.start(trio.serve_tcp, proxy.carry, 0, host="127.0.0.1")
+        listeners = await nursery.start(partial(trio.serve_tcp, proxy.carry, 0, host="127.0.0.1"))
         proxy.port = listeners[0].socket.getsockname()[1]
         yield proxy
         nursery.cancel_scope.cancel()

@@ -90,6 +90,12 @@ def redis_servers(tmp_path: Path) -> Iterator[Any]:
         yield servers
 
 
+@pytest.fixture
+def open_proxy() -> Any:
+    """Open a network that may be cut or held; takes the port it leads to."""
+    return SERVERS["open_proxy"]
+
+
 @pytest.fixture(scope="session")
 def redis_server(shared_redis: Any) -> Any:
     """One Redis for all who use a prefix of their own."""

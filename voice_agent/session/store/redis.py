@@ -290,6 +290,8 @@ class RedisStore:
         """Do once what calls will need, on a session that is none, and leave nothing behind."""
         await self._check(client)
         keys = [self._key(CHECKED, "record"), self._key(CHECKED, "journal"), self._set("check-index")]
+        for key in keys:  # an earlier start may have been stopped between two of them
+            await client.delete([key])
         await self._run(client, self._write, keys[:2], [1, "{}", CHECK_SECONDS, 1, 1, 1, 0, "{}"])
         await self._run(client, self._claim, keys[:1], ["{}", "{}", 1, 1])
         await client.hmget(keys[0], ["record", "number"])

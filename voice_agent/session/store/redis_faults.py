@@ -80,7 +80,10 @@ REPLIES: Final[tuple[tuple[str, Fault], ...]] = (
     ("NOSCRIPT", NO_RIGHTS),
     ("OOM", Fault(kind=_AWAY, words="Redis has reached its maxmemory, and may drop nothing")),
     ("MISCONF", Fault(kind=_AWAY, words="Redis can't write its file; is its disk full?")),
-    ("NOREPLICAS", Fault(kind=_AWAY, words="Redis has fewer replicas than its min-replicas-to-write")),
+    (
+        "NOREPLICAS",
+        Fault(kind=_AWAY, words="Redis has fewer replicas than its min-replicas-to-write", is_link=True),
+    ),
     ("READONLY", Fault(kind=_AWAY, words="this Redis is a replica by now", is_link=True)),
     ("MASTERDOWN", Fault(kind=_AWAY, words="this Redis is a replica that lost its master", is_link=True)),
     ("LOADING", Fault(kind=_AWAY, words="Redis reads its file after a start")),
@@ -100,7 +103,8 @@ CLASSES: Final[tuple[tuple[type[BaseException], Fault], ...]] = (
     (coredis.exceptions.TryAgainError, dict(REPLIES)["TRYAGAIN"]),
     (
         coredis.exceptions.ReplicationError,
-        Fault(kind=_AWAY, words="too few replicas have it (store.redis_wait_replicas)"),
+        # Where a failover took place that this server has not heard of, the next connection leads to the new master.
+        Fault(kind=_AWAY, words="too few replicas have it (store.redis_wait_replicas)", is_link=True),
     ),
     (ssl.SSLError, NO_TRUST),
     (coredis.exceptions.ClusterDownError, dict(REPLIES)["CLUSTERDOWN"]),

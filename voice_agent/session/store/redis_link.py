@@ -22,7 +22,7 @@ from coredis.retry import NoRetryPolicy
 from voice_agent.core.errors import SettingsError, StoreRefusedError, VoiceAgentError
 from voice_agent.core.units import MS, SECONDS
 from voice_agent.session.body_error import BodyError
-from voice_agent.session.store.redis_faults import FaultKind, fault_of
+from voice_agent.session.store.redis_faults import UNREACHABLE, FaultKind, fault_of
 from voice_agent.settings.redis_address import RedisAddress, Topology
 
 OPERATION_SECONDS: Final = 2 * SECONDS
@@ -44,9 +44,10 @@ logging.getLogger("coredis").setLevel(logging.CRITICAL)
 
 @attrs.frozen
 class _Life:
-    """A client, and whether it is to be used no more."""
+    """A client, who waits for its answers, and whether it is to be used no more."""
 
     client: Client
+    users: set[trio.CancelScope] = attrs.field(factory=set)
     is_spoilt: trio.Event = attrs.field(factory=trio.Event)
 
 
@@ -56,8 +57,8 @@ class RedisLink:
     def __init__(self, open_client: OpenClient) -> None:
         self._open_client = open_client
         self._life: _Life | None = None
-        self._is_open = trio.Event()
-        self._running: set[trio.CancelScope] = set()
+        self._has_life = trio.Event()
+        self._waiting: set[trio.CancelScope] = set()
         self._last_error: Exception | None = None
         self.clients = 0
         """How many clients there have been; a stable Redis needs one."""
@@ -73,43 +74,56 @@ class RedisLink:
             StoreCorruptError: what is kept is not what we wrote.
         """
         scope = trio.CancelScope(deadline=trio.current_time() + OPERATION_SECONDS)
-        asked: _Life | None = None
-        self._running.add(scope)
+        life: _Life | None = None
         try:
             with scope:
-                asked = await self._alive()
-                result = await job(asked.client)
+                life = await self._alive(scope)
+                life.users.add(scope)
+                result = await job(life.client)
                 self._last_error = None
                 return result
         except trio.Cancelled:
-            if asked is not None:
-                asked.is_spoilt.set()  # a connection that was being made leaves its place in the pool taken
+            self._spoil(life)  # a connection that was being made leaves its place in the pool taken
             raise
         except Exception as error:
-            raise self._translated(error, asked) from error
+            raise self._translated(error, life) from error
         finally:
-            self._running.discard(scope)
+            if life is not None:
+                life.users.discard(scope)
         cause: Exception = trio.TooSlowError(f"no answer in {OPERATION_SECONDS:g} s")
         if scope.deadline > trio.current_time() and self._last_error is not None:
             cause = self._last_error  # somebody else met it, or it came while the client was made
-        raise self._translated(cause, asked) from cause
+        raise self._translated(cause, life) from cause
 
-    async def _alive(self) -> "_Life":
-        await self._is_open.wait()
-        assert self._life is not None  # noqa: S101 (it is open)
-        return self._life
+    async def _alive(self, scope: trio.CancelScope) -> _Life:
+        self._waiting.add(scope)
+        try:
+            while self._life is None:
+                await self._has_life.wait()
+            return self._life
+        finally:
+            self._waiting.discard(scope)
 
-    def _translated(self, error: Exception, asked: "_Life | None") -> Exception:
+    def _translated(self, error: Exception, life: _Life | None) -> Exception:
         if (ours := _first(error, VoiceAgentError)) is not None:
             return ours
         found = fault_of(error)
+        if found is None and life is not None and life.is_spoilt.is_set():
+            found = UNREACHABLE, error  # the client was closed below it, and says so in its own words
         if found is None:
             return error
         fault, cause = found
-        if fault.is_link and asked is not None:
+        if fault.is_link:
+            self._spoil(life)
             self._last_error = error
-            asked.is_spoilt.set()
         return fault.error(cause)
+
+    def _spoil(self, life: _Life | None) -> None:
+        """Let nobody use this client from now on."""
+        if life is not None and life is self._life:
+            self._life = None
+            self._has_life = trio.Event()
+            life.is_spoilt.set()
 
     async def refusal(self, job: Callable[[Client], Awaitable[Any]]) -> StoreRefusedError | None:
         """Ask for the first time; return why no later attempt would fare better without the operator.
@@ -132,23 +146,24 @@ class RedisLink:
             try:
                 async with self._open_client() as client:
                     self.clients += 1
-                    self._life = _Life(client)
-                    self._is_open.set()
-                    await self._life.is_spoilt.wait()
-                    self._leave()
+                    await self._live(_Life(client))
             except* Exception as group:  # whatever a client dies of, the next one takes its place
                 self._last_error = group
                 if fault_of(group) is None:
                     log.exception("redis_client_died")
-            self._leave()
+                for scope in self._waiting:  # no need to wait for the next one
+                    scope.cancel()
             await trio.sleep(max(0, began_at + REOPEN_SECONDS - trio.current_time()))
 
-    def _leave(self) -> None:
-        """Nobody uses the client any more: who waits for its answer is told that there will be none."""
-        self._life = None
-        self._is_open = trio.Event()
-        for scope in self._running:
-            scope.cancel()
+    async def _live(self, life: _Life) -> None:
+        self._life = life
+        self._has_life.set()
+        try:
+            await life.is_spoilt.wait()
+        finally:
+            self._spoil(life)
+            for scope in life.users:  # who waits for an answer is told that there will be none
+                scope.cancel()
 
 
 @asynccontextmanager

@@ -1,6 +1,7 @@
 """What Redis does in one step: the scripts that write and claim, for nothing may change between a look and a write.
 
-A script is never undone half-way, so each looks at everything first; what fails while it writes fails at the first write.
+A script is not undone half-way, so each looks at everything first. Memory and disk are looked at by Redis before the
+first command that writes; the rights to all of them are tried at the start.
 """
 
 from typing import Final
