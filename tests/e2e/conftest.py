@@ -83,7 +83,7 @@ class ServerProcess:
 StartServer = Callable[..., ServerProcess]
 
 
-def _start(tmp_path: Path, **settings: Any) -> ServerProcess:
+def _start(tmp_path: Path, *, port: int = 0, **settings: Any) -> ServerProcess:
     log_path = tmp_path / f"server-{len(list(tmp_path.iterdir()))}.log"
     environ = {
         # No load balancer watches a test's server.
@@ -95,7 +95,7 @@ def _start(tmp_path: Path, **settings: Any) -> ServerProcess:
     }
     with log_path.open("w") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "voice_agent", "serve", "--port", "0", "--log-format", "json"],
+            [sys.executable, "-m", "voice_agent", "serve", "--port", str(port), "--log-format", "json"],
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
@@ -128,6 +128,20 @@ def start_server(tmp_path: Path) -> Iterator[StartServer]:
 
     def start(**settings: Any) -> ServerProcess:
         servers.append(_start(tmp_path, **settings))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        _end(server)
+
+
+@pytest.fixture(scope="module")
+def start_shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServer]:
+    """As ``start_server``, for servers that several tests of a file share."""
+    servers: list[ServerProcess] = []
+
+    def start(**settings: Any) -> ServerProcess:
+        servers.append(_start(tmp_path_factory.mktemp("server"), **settings))
         return servers[-1]
 
     yield start

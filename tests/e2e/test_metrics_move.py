@@ -21,6 +21,8 @@ import trio
 import trustme
 from prometheus_client.parser import text_string_to_metric_families
 
+from voice_agent.cluster.handles import Handles
+from voice_agent.cluster.names import tag_of
 from voice_agent.settings.schema import Settings
 from voice_agent.speech.models import find_models
 
@@ -28,6 +30,7 @@ pytestmark = pytest.mark.e2e
 
 PATIENCE_SECONDS = 90
 FAULTS = Path(__file__).with_name("faults")
+SECRET = "a secret that all nodes have in common"  # noqa: S105 (made up)
 CONSTANT = {"voice_agent_build_info"}
 
 Values = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -225,6 +228,8 @@ async def test_every_instrument_moves(
         access__jwt_issuer="https://id.example.org/",
         access__jwt_audience="voice-agent",
         limits__audio_burst_seconds=20,
+        cluster__node_name="plain",
+        cluster__secret=SECRET,
     )
     samples, _ = soundfile.read(assets / "beckett.wav", dtype="int16")
     pcm = samples.tobytes()
@@ -261,9 +266,15 @@ async def moved_with_tls(start_server: Any, tmp_path: Path, plain: Observer) -> 
         server__tls_key_file=tmp_path / "tls.key",
         # The calls of the first server ended long enough ago to be deleted at the start.
         store__retention_hours=0.001,
+        cluster__secret=SECRET,
     )
     seen = Observer(server.http, trust)
     seen.first = dict(plain.first)
+    # The first server is another node; it advertises no address, so nothing can be passed on to it.
+    async with httpx.AsyncClient(verify=trust) as client:
+        call_of_plain = Handles(tag_of("plain"), SECRET).new()
+        answer = await client.get(f"{server.http}/v1/webrtc/{call_of_plain}", timeout=PATIENCE_SECONDS)
+        assert (answer.status_code, answer.json()["code"]) == (502, "node_away")
     await seen.look()
     write()
     await seen.until(lambda: "voice_agent_tls_reloads_total" in seen.moved)

@@ -67,6 +67,12 @@ class Buckets:
         debts, place = self._find(key, now)
         return take(rate, debts[place], now, cost)
 
+    def charge(self, key: str, seconds: float, now: float, *, window_seconds: float) -> None:
+        """Add to the key's debt what was taken elsewhere, up to the whole burst, whose window it is; refuses nothing."""
+        debts, place = self._find(key, now)
+        most = max(debts[place], now + window_seconds)
+        debts[place] = min(max(debts[place], now) + seconds, most)
+
     def _find(self, key: str, now: float) -> "tuple[array[float], int]":
         """Return where the key's debt stands; a free place is the key's from now on, for as long as it owes."""
         # Python's own hash is SipHash; behind a secret salt its rows and prints can't be foreseen.

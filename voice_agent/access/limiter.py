@@ -16,6 +16,7 @@ from voice_agent.access.buckets import Buckets
 from voice_agent.access.caller import Caller
 from voice_agent.access.rate_fields import Counted, rate_limit_fields, retry_after_field
 from voice_agent.access.refusal import Refusal
+from voice_agent.access.shared_usage import NothingShared, SharedUsage
 from voice_agent.access.turnstile import PASS, Verdict
 from voice_agent.core.identity import ANONYMOUS, Identity
 from voice_agent.core.limits import Limit
@@ -56,6 +57,8 @@ class Limiter:
         on_hit: Callable[[Limit], None],
         now: Callable[[], float] = trio.current_time,
     ) -> None:
+        self.shared: SharedUsage = NothingShared()
+        """What is used on other nodes."""
         self._settings = settings
         self._on_hit = on_hit
         self._now = now
@@ -94,10 +97,23 @@ class Limiter:
 
     def begins_call(self, caller: Caller) -> Verdict:
         """Count a new call, by its address and by its key; one that is refused by either costs neither."""
-        return self._judge(
+        claims = (
             self._by_address(Limit.CALLS_PER_ADDRESS, caller.address),
             self._by_key(Limit.CALLS_PER_KEY, caller.identity),
         )
+        verdict = self._judge(*claims)
+        if verdict.refusal is None:
+            for limit, key, rate in (claim for claim in claims if claim is not None):
+                self.shared.note_begun(f"{limit} {key}", 1 / rate.per_second)
+        return verdict
+
+    def charge(self, name: str, owed_seconds: float) -> None:
+        """Count calls that began on another node; ``name`` and seconds as that one noted them."""
+        limit, _, key = name.partition(" ")
+        if limit in _OF_CALLS:
+            kind = Limit(limit)
+            window_seconds = self._rate(kind).window_seconds
+            self._tables[kind].charge(key, owed_seconds, self._now(), window_seconds=window_seconds)
 
     def holder(self, caller: Caller) -> str | None:
         """Return under which name the caller's open calls are counted; None when they aren't."""
@@ -106,7 +122,9 @@ class Limiter:
         return f"address {address_key(caller.address)}" if self.counts(caller.address) else None
 
     def has_too_many(self, caller: Caller, open_calls: int) -> Refusal | None:
-        """Return why a caller who has so many open calls gets no other one; None when they may."""
+        """Return why a caller who has so many open calls here gets no other one; None when they may."""
+        holder = self.holder(caller)
+        open_calls += 0 if holder is None else self.shared.calls_elsewhere(holder)
         own = caller.identity.quotas.max_calls
         allowed = self._settings.now.limits.max_calls_per_key if own is None else own
         if open_calls < allowed:

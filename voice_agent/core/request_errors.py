@@ -48,6 +48,13 @@ class ForbiddenOriginError(RequestError):
     status = HTTPStatus.FORBIDDEN
 
 
+class PassageRefusedError(RequestError):
+    """The request says that another node passes it on, and this can't be believed; ``detail`` says what is wrong."""
+
+    code = "passage_refused"
+    status = HTTPStatus.FORBIDDEN
+
+
 class NotFoundError(RequestError):
     """There is nothing at the address, or nothing that may be seen."""
 
@@ -209,6 +216,33 @@ class JournalsUnavailableError(UnavailableError):
     """What is kept of sessions can't be read or deleted now, because the store can't be reached."""
 
     code = "journals_unavailable"
+
+
+class ClusterAwayError(UnavailableError):
+    """Nothing is heard of the other nodes, and the operator wants no new calls then."""
+
+    code = "cluster_away"
+
+
+class NotPassedOnError(UnavailableError):
+    """Another node has what is asked for, and nodes pass nothing on here: they have no secret in common."""
+
+    code = "not_passed_on"
+    status = HTTPStatus.BAD_GATEWAY
+
+
+class NodeAwayError(UnavailableError):
+    """Another node has what is asked for, and it can't be reached."""
+
+    code = "node_away"
+    status = HTTPStatus.BAD_GATEWAY
+
+
+class NodeSilentError(UnavailableError):
+    """Another node has what is asked for, and it did not answer in time."""
+
+    code = "node_silent"
+    status = HTTPStatus.GATEWAY_TIMEOUT
 
 
 class ServerOverloadedError(UnavailableError):

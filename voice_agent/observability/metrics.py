@@ -11,6 +11,7 @@ from prometheus_client.process_collector import ProcessCollector
 from voice_agent.core.events import CloseReason
 from voice_agent.core.limits import Limit
 from voice_agent.core.stages import STAGES
+from voice_agent.observability.cluster_metrics import ClusterMetrics
 from voice_agent.observability.process import build
 from voice_agent.observability.store_metrics import StoreMetrics
 
@@ -214,6 +215,7 @@ class Metrics:
             registry=registry,
         )
         self.store = StoreMetrics(registry)
+        self.cluster = ClusterMetrics(registry)
         self.auth_failures_total = Counter(
             "voice_agent_auth_failures_total",
             "Requests whose credentials were refused, by what was wrong with them.",

@@ -120,6 +120,11 @@ class Admission:
         """Whether a call that comes now is refused."""
         return not self._judge(trio.current_time())
 
+    @property
+    def load(self) -> float:
+        """The share of the busiest stage's workers' time that is taken now."""
+        return max((stage.load.load for stage in self._stages), default=0.0)
+
     def let_in(self) -> None:
         """Say that a call was admitted."""
         self._let_in.append(trio.current_time())

@@ -15,6 +15,7 @@ from voice_agent.core.events import CloseRecord
 from voice_agent.core.identity import Identity
 from voice_agent.core.identity import Scope as AccessScope
 from voice_agent.core.request_errors import (
+    ClusterAwayError,
     ServerDrainingError,
     ServerFullError,
     ServerOverloadedError,
@@ -124,6 +125,12 @@ class CallDesk:
         storage = self.services.storage
         if storage is not None and storage.writer.state is StoreState.FULL:
             return _come_again(StoreAwayError("No new session can be kept at the moment; try again soon."))
+        if self.limiter is not None and self.limiter.shared.is_blind:
+            return _come_again(
+                ClusterAwayError(
+                    "Nothing is heard of the other nodes, and calls are counted over all; try again soon."
+                )
+            )
         if self.limiter is None or (holder := self.limiter.holder(caller)) is None:
             return None
         return self.limiter.has_too_many(caller, self.registry.held_by(holder))

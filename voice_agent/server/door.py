@@ -7,6 +7,7 @@
     → turnstile       how often this address comes
     → credentials     taken out of the request, and shown to the authenticator
     → turnstile       how often this identity comes
+    → elsewhere       to the node that has what the request is about, where that is another one
     → web or desk     with Admitted in the scope, and no secret in it
 
 Who showed wrong credentials is let on as nobody: public addresses serve everybody, so that a stale header fails no
@@ -27,9 +28,10 @@ from voice_agent.access.origins import AllowedOrigins, Standing, cors_headers, f
 from voice_agent.access.presented import AmbiguousError, take_credentials
 from voice_agent.access.refusal import Refusal, ambiguous
 from voice_agent.access.turnstile import OpenTurnstile, Turnstile
-from voice_agent.core.errors import UnauthenticatedError
+from voice_agent.core.errors import CallerError, UnauthenticatedError
 from voice_agent.core.problem import PROBLEM_TYPE, Problem
-from voice_agent.core.request_errors import TooManyFailuresError, UnavailableError
+from voice_agent.core.request_errors import PassageRefusedError, TooManyFailuresError, UnavailableError
+from voice_agent.server.elsewhere import Crossing, Elsewhere, client_of
 from voice_agent.settings.current import CurrentSettings
 from voice_agent.settings.lists import networks, split_list
 from voice_agent.transports.websocket.endpoint import Receive, Scope, Send, refuse_handshake
@@ -62,30 +64,44 @@ class Door:
     """Where the server listens."""
     authenticator: Authenticator
     turnstile: Turnstile = attrs.field(factory=OpenTurnstile)
+    elsewhere: Elsewhere | None = None
+    """What other nodes have to do with a request; None where there are none."""
     _rules: "_Rules | None" = attrs.field(init=False, default=None)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request or handshake (ASGI)."""
         rules = self._rules_in_force()
-        client = rules.proxies.find_client(scope)
+        try:
+            passage = None if self.elsewhere is None else self.elsewhere.passage_of(scope)
+        except PassageRefusedError as error:
+            answer = _Answer(scope=scope, send=send, standing=Standing.NO_PAGE)
+            await answer.refuse(Refusal(error=error))
+            return
+        client = rules.proxies.find_client(scope) if passage is None else client_of(passage)
         answer = _Answer(scope=scope, send=send, standing=rules.origins.standing(scope, client))
         if may_insist_on_tls(client) and rules.hsts_seconds:
             answer.headers.append((b"strict-transport-security", b"max-age=%d" % rules.hsts_seconds))
-        inside = await self._let_in(scope, client, rules, answer)
+        inside = await self._let_in(scope, client, rules, answer, is_counted=passage is None)
         if isinstance(inside, Refusal):
             await answer.refuse(inside)
         elif scope["type"] == "websocket":
             await self.desk(inside, receive, answer.pass_on)
+        elif self.elsewhere is not None:
+            crossing = Crossing(outside=scope, inside=inside, client=client, passage=passage)
+            try:
+                await self.elsewhere.serve(crossing, receive, answer.pass_on)
+            except (CallerError, UnavailableError) as error:
+                await answer.refuse(Refusal(error=error))
         else:
             await self.web(inside, receive, answer.pass_on)
 
     async def _let_in(
-        self, scope: Scope, client: Client, rules: "_Rules", answer: "_Answer"
+        self, scope: Scope, client: Client, rules: "_Rules", answer: "_Answer", *, is_counted: bool
     ) -> Scope | Refusal:
         """Return the scope as those inside see it, or why nobody inside sees it."""
         if answer.standing is Standing.FOREIGN:
             return foreign()
-        turnstile = self.turnstile if scope["path"] not in UNCOUNTED_PATHS else _OPEN
+        turnstile = self.turnstile if is_counted and scope["path"] not in UNCOUNTED_PATHS else _OPEN
         verdict = turnstile.arrives(client.address)
         answer.headers.extend(verdict.headers)
         if verdict.refusal is not None:

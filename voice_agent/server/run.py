@@ -27,6 +27,7 @@ import trio
 from voice_agent.access.anonymous import check_bind
 from voice_agent.access.authentication import open_authenticator
 from voice_agent.access.limiter import Limiter
+from voice_agent.cluster.names import name_of_node
 from voice_agent.core.units import HOURS
 from voice_agent.core.worker import WorkerPlace
 from voice_agent.observability.logs import repeat_limiter
@@ -38,8 +39,10 @@ from voice_agent.server.administration import Administration
 from voice_agent.server.admission import Admission
 from voice_agent.server.assembly import open_services
 from voice_agent.server.calls import CallDesk
+from voice_agent.server.clustering import open_clustering, report_of
 from voice_agent.server.door import Asgi, Door
 from voice_agent.server.drain import drain
+from voice_agent.server.elsewhere import Elsewhere
 from voice_agent.server.guard_metrics import GuardMetrics
 from voice_agent.server.journals import Journals
 from voice_agent.server.last_resort import end_process_after
@@ -149,9 +152,10 @@ async def _open_server(
     metrics.tasks.set_function(lambda: trio.lowlevel.current_statistics().tasks_living)
     metrics.threads.set_function(count_threads)
     lag = LoopLag(metrics.loop_lag_seconds.observe)
+    node = name_of_node(settings.cluster, place)
     async with (
         open_tracing(settings.tracing, metrics) as tracing,
-        open_storage(current, metrics, seconds_left=stopping.seconds_left) as stored,
+        open_storage(current, metrics, node=node, seconds_left=stopping.seconds_left) as stored,
         open_services(settings, metrics=metrics, tracing=tracing) as opened,
     ):
         services = attrs.evolve(opened, storage=None if stored is None else stored.storage)
@@ -169,11 +173,22 @@ async def _open_server(
         desk = CallDesk(
             services=services, registry=registry, settings=current, limiter=limiter, admission=admission
         )
+        server: HttpServer | None = None
         async with (
             open_media_thread() as media,
             open_webrtc_calls(desk, media.open_peer) as webrtc_calls,
             open_authenticator(current, metrics=metrics, failures=limiter) as authenticator,
+            open_clustering(
+                settings,
+                node=node,
+                store=None if stored is None else stored.store,
+                metrics=metrics.cluster,
+                report=lambda: report_of(desk, is_listening=server is not None),
+                on_owed=limiter.charge,
+                place=place,
+            ) as clustering,
         ):
+            limiter.shared = clustering.membership
             metrics.media_tasks.set_function(media.count_tasks)
             checks = ReadinessChecks(settings.readiness, metrics)
             await add_checks(checks, services, media, settings, stored)
@@ -209,6 +224,16 @@ async def _open_server(
                 host=settings.server.host,
                 authenticator=authenticator,
                 turnstile=limiter,
+                elsewhere=Elsewhere(
+                    web=cast("Asgi", web),
+                    membership=clustering.membership,
+                    couriers=clustering.couriers,
+                    handles=clustering.handles,
+                    signer=clustering.signer,
+                    registry=registry,
+                    store=None if stored is None else stored.store,
+                    metrics=metrics.cluster,
+                ),
             )
             app = TracedRequests(door, tracing) if tracing.is_on else door
             open_alone = partial(

@@ -2,7 +2,6 @@
 
 import math
 import os
-import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
@@ -48,11 +47,15 @@ def file_of(settings: StoreSettings) -> Path:
 
 @asynccontextmanager
 async def open_storage(
-    current: CurrentSettings, metrics: Metrics, *, seconds_left: Callable[[], float] = lambda: math.inf
+    current: CurrentSettings,
+    metrics: Metrics,
+    *,
+    node: str,
+    seconds_left: Callable[[], float] = lambda: math.inf,
 ) -> AsyncIterator[Stored | None]:
     """Keep sessions for as long as the block lasts; then what waits is written. None where nothing is kept.
 
-    ``seconds_left`` is asked at the end how long the process may go on; what waits has no more than that.
+    ``node`` is what this process is called in the records. ``seconds_left`` is asked at the end how long the process may go on; what waits has no more than that.
 
     Raises:
         StoreCorruptError: what is kept can't be read.
@@ -95,9 +98,7 @@ async def open_storage(
                     on_expired=count_expired,
                 )
             )
-            storage = Storage(
-                writer=writer, node=socket.gethostname(), budget_seconds=settings.latency_budget_ms * MS
-            )
+            storage = Storage(writer=writer, node=node, budget_seconds=settings.latency_budget_ms * MS)
             with body.noted():
                 yield Stored(store=store, storage=storage)
             nursery.cancel_scope.cancel()

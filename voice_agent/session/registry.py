@@ -5,7 +5,7 @@ Of those that have ended the last few are remembered for a short while, so that 
 
 import math
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Final
@@ -77,6 +77,10 @@ class CallRegistry:
     def held_by(self, holder: str) -> int:
         """Return how many places somebody holds."""
         return self._held_by[holder]
+
+    def held(self) -> Mapping[str, int]:
+        """Return how many places everybody holds who holds any."""
+        return dict(self._held_by)
 
     @contextmanager
     def place(self, holder: str | None = None) -> Iterator[Place]:

@@ -1,5 +1,6 @@
 """What must hold between settings: the one table of checks that span more than a single value."""
 
+import re
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
@@ -16,12 +17,16 @@ from voice_agent.settings.lists import (
 )
 from voice_agent.settings.redis_address import address_fault
 from voice_agent.settings.schema import Settings
-from voice_agent.settings.urls import is_fetchable, is_http
+from voice_agent.settings.urls import is_fetchable, is_http, is_origin
 
 RootT = TypeVar("RootT")
 
 MIN_SECRET_CHARS: Final = 16
 MIN_JWT_SECRET_BYTES: Final = 32
+MIN_CLUSTER_SECRET_BYTES: Final = 32
+MIN_BEATS_BEFORE_GONE: Final = 3
+
+_NODE_NAME: Final = re.compile(r"[A-Za-z0-9._-]*", re.ASCII)
 
 
 @attrs.frozen
@@ -207,5 +212,28 @@ RULES: Final[tuple[Rule[Settings], ...]] = (
         ("tracing.headers",),
         lambda settings: are_header_fields(settings.tracing.headers),
         "tracing.headers must be header fields as name=value, separated by commas",
+    ),
+    Rule(
+        ("cluster.node_name",),
+        lambda settings: _NODE_NAME.fullmatch(settings.cluster.node_name) is not None,
+        "cluster.node_name must be of letters, digits, dots, underscores and hyphens",
+    ),
+    Rule(
+        ("cluster.advertised_url",),
+        lambda settings: not settings.cluster.advertised_url or is_origin(settings.cluster.advertised_url),
+        "cluster.advertised_url must be scheme, host and port, as http://10.0.0.7:8080",
+    ),
+    Rule(
+        ("cluster.secret",),
+        lambda settings: not 0 < len(settings.cluster.secret.encode()) < MIN_CLUSTER_SECRET_BYTES,
+        f"cluster.secret must have {MIN_CLUSTER_SECRET_BYTES} bytes or more, or anybody could pass for a node",
+    ),
+    Rule(
+        ("cluster.beat_seconds", "cluster.gone_seconds"),
+        lambda settings: (
+            settings.cluster.gone_seconds >= MIN_BEATS_BEFORE_GONE * settings.cluster.beat_seconds
+        ),
+        f"cluster.gone_seconds must not be below {MIN_BEATS_BEFORE_GONE} times cluster.beat_seconds, "
+        "or a node that is late once would be taken for gone",
     ),
 )

@@ -8,6 +8,7 @@ import attrs
 
 from voice_agent.settings.sections.access import AccessSettings
 from voice_agent.settings.sections.admission import AdmissionSettings
+from voice_agent.settings.sections.cluster import ClusterSettings
 from voice_agent.settings.sections.hearing import AudioSettings, RecogniserSettings, VadSettings
 from voice_agent.settings.sections.limits import LimitsSettings
 from voice_agent.settings.sections.logging import LoggingSettings
@@ -24,6 +25,7 @@ __all__ = [
     "AccessSettings",
     "AdmissionSettings",
     "AudioSettings",
+    "ClusterSettings",
     "LimitsSettings",
     "LoggingSettings",
     "ReadinessSettings",
@@ -56,6 +58,7 @@ class Settings:
     recogniser: RecogniserSettings = attrs.field(factory=RecogniserSettings)
     voice: VoiceSettings = attrs.field(factory=VoiceSettings)
     store: StoreSettings = attrs.field(factory=StoreSettings)
+    cluster: ClusterSettings = attrs.field(factory=ClusterSettings)
     logging: LoggingSettings = attrs.field(factory=LoggingSettings)
     readiness: ReadinessSettings = attrs.field(factory=ReadinessSettings)
     tracing: TracingSettings = attrs.field(factory=TracingSettings)

@@ -21,6 +21,12 @@ def is_http(text: str) -> bool:
     return parts is not None and parts.scheme in {"http", "https"}
 
 
+def is_origin(text: str) -> bool:
+    """Whether it is an address of :func:`is_http` that ends behind the port."""
+    parts = _parts(text)
+    return is_http(text) and parts is not None and not parts.path and not parts.query
+
+
 def _parts(text: str) -> SplitResult | None:
     """Return the parts of an absolute address without user information and fragment; None for anything else."""
     try:

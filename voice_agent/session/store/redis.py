@@ -304,6 +304,12 @@ class RedisStore:
         for key in keys:
             await client.delete([key])
 
+    async def run_script(self, script: str, names: Sequence[str], arguments: Sequence[str | float]) -> Any:
+        """Let another room run a script on keys below this store's prefix; they must lie in one slot of a cluster."""
+        keys = [self._set(name) for name in names]
+        registered: Script[bytes] = Script(script=script)
+        return await self._link.ask(lambda client: registered.execute(keys, list(arguments), client))
+
     def _key(self, session_id: str, part: str) -> str:
         return f"{self._prefix}:{{{session_id}}}:{part}"
 

@@ -57,6 +57,7 @@ MIGRATIONS: Final = (
         "DROP INDEX sessions_gone",
         "CREATE INDEX sessions_gone ON sessions(state, gone_at)",
     ),
+    ("CREATE TABLE nodes(node TEXT PRIMARY KEY, put_at REAL NOT NULL, beat TEXT NOT NULL) WITHOUT ROWID",),
 )
 """From each version of the file to the next one; ``user_version`` says how many have been done."""
 
@@ -126,6 +127,14 @@ class SqliteStore:
         """Begin and end a write, and read."""
         await self._change(_nothing)
         await self._look(_nothing)
+
+    async def change(self, job: Callable[[sqlite3.Connection], _Result]) -> _Result:
+        """Let another room write to the file, in this store's turn and in a transaction of its own."""
+        return await self._change(job)
+
+    async def look(self, job: Callable[[sqlite3.Connection], _Result]) -> _Result:
+        """Let another room read from the file, in this store's turn."""
+        return await self._look(job)
 
     def close(self) -> None:
         """Close the file; what was committed is in it."""
