@@ -49,6 +49,10 @@ async def hangs_afterwards():
 async def test_shielded_teardown(hangs_afterwards):
     pass
 
+async def test_thread_that_nobody_can_end():
+    never = threading.Event()
+    await trio.to_thread.run_sync(never.wait, 10)
+
 def test_thread():
     never = threading.Event()
     thread = threading.Thread(target=never.wait, name="the thread that waits", daemon=True)
@@ -122,7 +126,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess
     folder = tmp_path_factory.mktemp("hanging")
     ended = subprocess.run(
         command(folder, HANGING, "--timeout=1", "-o", "timeout_grace=1"),
-        cwd=folder, env=environment(), capture_output=True, text=True, check=False, timeout=120,
+        cwd=folder, env=environment(), capture_output=True, text=True, check=False, timeout=200,
     )  # fmt: skip
     assert ended.returncode == 1, ended.stdout + ended.stderr
     return ended
@@ -133,6 +137,7 @@ FAILED = [
     "test_trio_that_takes_a_cancellation_for_an_end",
     "test_virtual_time",
     "test_shielded_teardown",
+    "test_thread_that_nobody_can_end",
     "test_thread",
     "test_failure_before_a_teardown_that_hangs",
     "test_portal",
@@ -149,7 +154,7 @@ def test_a_test_that_hangs_fails(run: subprocess.CompletedProcess[str], name: st
 def test_the_run_goes_on(run: subprocess.CompletedProcess[str]) -> None:
     """One that hangs costs itself; the next passes."""
     assert "PASSED test_them.py::test_what_comes_after_them" in run.stdout
-    assert "7 failed, 1 passed, 1 error" in run.stdout
+    assert "8 failed, 1 passed, 1 error" in run.stdout
 
 
 def test_what_hangs_is_named(run: subprocess.CompletedProcess[str]) -> None:
