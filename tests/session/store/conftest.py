@@ -200,3 +200,9 @@ def open_store(request: pytest.FixtureRequest, tmp_path: Path, trusting: ssl.SSL
                     yield store
 
     return opened
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers of this machine that don't answer within 0.3 s are frozen."""
+    monkeypatch.setattr("voice_agent.session.store.redis_link.OPERATION_SECONDS", 0.3)

@@ -10,8 +10,8 @@ import pytest
 import trio
 
 from voice_agent.core.errors import StoreUnavailableError
-from voice_agent.core.journal import JournalEntry, SessionRecord, transcript_of
-from voice_agent.session.store.protocol import Claim, Outcome, Write
+from voice_agent.core.journal import JournalEntry, SessionRecord
+from voice_agent.session.store.protocol import Outcome, Write
 from voice_agent.session.store.redis import RedisStore, open_redis_store
 from voice_agent.session.store.writer import JournalWriter, StoreState, WriterHooks, open_journal_writer
 
@@ -22,12 +22,6 @@ KILLS = 20
 RECONNECTS = 200
 LIMIT_SECONDS = 60
 """Catches hangs."""
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Servers of this machine that don't answer within 0.3 s are frozen."""
-    monkeypatch.setattr("voice_agent.session.store.redis_link.OPERATION_SECONDS", 0.3)
 
 
 @attrs.define
@@ -271,38 +265,6 @@ async def test_without_waiting_for_replicas_a_failover_may_lose_what_was_told(
             assert len(await store.journal("s1")) == 1
 
 
-async def test_a_write_that_arrives_late_changes_nothing(
-    redis_server: Any, make_record: MakeRecord, make_entry: MakeEntry, open_proxy: Any, quick: None
-) -> None:
-    """What the network held back is carried out after later writes: entries are passed over, and so is the older record."""
-    early, late = make_record(updated_at=1_001.0), make_record(updated_at=1_002.0, close_reason="stop")
-    with bounded():
-        async with (
-            open_proxy(redis_server.port) as network,
-            open_redis_store(network.url, prefix="late", keep_seconds=3600) as held,
-            open_redis_store(redis_server.url, prefix="late", keep_seconds=3600) as store,
-        ):
-            await held.check()
-            runs = calls_of(redis_server, "evalsha")
-            network.hold()
-            first = Write(session_id="s1", epoch=1, entries=(make_entry(1),), record=early)
-            with pytest.raises(StoreUnavailableError, match="no answer"):
-                await held.write([first])
-            second = attrs.evolve(first, entries=(make_entry(1), make_entry(2)), record=late)
-            assert await store.write([second]) == [Outcome.ACCEPTED]
-            network.release()
-            await until(lambda: calls_of(redis_server, "evalsha") >= runs + 2)
-            assert await store.record("s1") == late
-            assert len(await store.journal("s1")) == 2
-
-
-def calls_of(server: Any, command: str) -> int:
-    found = [
-        x for x in server.cli("INFO", "commandstats").splitlines() if x.startswith(f"cmdstat_{command}:")
-    ]
-    return int(found[0].partition("calls=")[2].partition(",")[0]) if found else 0
-
-
 async def test_a_network_that_drops_again_and_again_leaves_nothing_behind(
     redis_server: Any,
     make_record: MakeRecord,
@@ -335,93 +297,3 @@ async def test_a_network_that_drops_again_and_again_leaves_nothing_behind(
 def tasks_now() -> int:
     """Tasks of this run; the statistics count finished ones no more."""
     return trio.lowlevel.current_statistics().tasks_living
-
-
-class CancelAtStep(trio.abc.Instrument):
-    """Cancels a scope when its task is about to be scheduled for the n-th time."""
-
-    def __init__(self, steps: int) -> None:
-        self.steps = steps
-        self.scope = trio.CancelScope()
-        self.task = trio.lowlevel.current_task()
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        if task is self.task:
-            self.steps -= 1
-            if self.steps == 0:
-                self.scope.cancel()
-
-
-@pytest.mark.parametrize("is_cut", [False, True], ids=["connected", "while connecting"])
-async def test_cancelled_at_each_step_an_operation_leaves_the_store_usable(
-    redis_server: Any,
-    make_record: MakeRecord,
-    make_entry: MakeEntry,
-    open_proxy: Any,
-    monkeypatch: pytest.MonkeyPatch,
-    *,
-    is_cut: bool,
-) -> None:
-    """At whichever checkpoint a write, claim or read is given up, later ones work, and a session is kept or not, never half."""
-    monkeypatch.setattr("voice_agent.session.store.redis_link.REOPEN_SECONDS", 0.001)
-
-    async def claim() -> None:
-        record = await store.record("s1")
-        assert record is not None
-        await store.claim(
-            Claim(
-                session_id="s1", key_id="k1", tenant="t1", token_sha256=record.token_sha256, node="n", now=1_000.0,
-                new_token_sha256=f"token-{record.epoch}", lease_seconds=10.0,
-            )
-        )  # fmt: skip
-
-    write = Write(
-        session_id="s1", epoch=1_000, entries=tuple(make_entry(n) for n in range(1, 40)), record=make_record()
-    )
-    with bounded():
-        async with (
-            open_proxy(redis_server.port) as network,
-            open_redis_store(network.url, prefix=f"cancel-{is_cut}", keep_seconds=3600) as store,
-        ):
-            operations: list[Callable[[], Any]] = [
-                lambda: store.write([write]), claim, lambda: store.journal("s1"), store.check,
-            ]  # fmt: skip
-            cancelled = 0
-            for operation in operations:
-                for step in range(1, 1_000):
-                    if is_cut:
-                        network.cut()
-                        await trio.testing.wait_all_tasks_blocked(0.002)
-                    instrument = CancelAtStep(step)
-                    is_done = False
-                    trio.lowlevel.add_instrument(instrument)
-                    try:
-                        with instrument.scope:
-                            await operation()
-                            is_done = True
-                    except StoreUnavailableError:
-                        pass  # the connection was cut under it
-                    finally:
-                        trio.lowlevel.remove_instrument(instrument)
-                    assert len(await until_available(store)) in {0, 39}
-                    if is_done:
-                        break
-                    cancelled += instrument.scope.cancelled_caught
-                else:
-                    raise AssertionError
-            print(
-                {"cancelled": cancelled, "clients": store._link.clients, "connections": network.connections}
-            )
-            assert cancelled >= len(operations)
-            assert transcript_of(await store.journal("s1")) == ("hello",) * 39
-            async with trio.open_nursery() as nursery:
-                for _ in range(100):
-                    nursery.start_soon(store.check)
-
-
-async def until_available(store: RedisStore) -> Any:
-    while True:
-        try:
-            return await store.journal("s1")
-        except StoreUnavailableError:
-            await trio.sleep(0.01)
