@@ -44,8 +44,13 @@ ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 60
 RATE = 16_000
 
-SHOWN_ELSEWHERE: dict[str, str] = {}
-"""Live settings that no part of this drive uses, with the test that changes them under a running server."""
+SHOWN_ELSEWHERE: dict[str, str] = {
+    key: "tests/agent/test_gold_live.py::test_every_setting_of_the_section_is_tried_here"
+    for key in fields_by_key(Settings)
+    if key.startswith("gold.")
+}
+"""Live settings that no part of this drive uses, with the test that changes them under a running server, or in a
+running talk."""
 
 OFFER = "\r\n".join(
     [

@@ -55,7 +55,8 @@ def _arrows(table: Table[Any]) -> Iterator[str]:
                 labels.append(event)
     for (stage, to), labels in events.items():
         if stage != to:
-            yield f"    {_id(stage)} --> {_id(to)} : {', '.join(labels)}"
+            told = "anything" if set(labels) == set(table.events) else ", ".join(labels)
+            yield f"    {_id(stage)} --> {_id(to)} : {told}"
     for last in table.stages:
         if last.is_final:
             yield f"    {_id(last.name)} --> [*]"

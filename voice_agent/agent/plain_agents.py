@@ -1,5 +1,7 @@
 """The two agents without a dialogue: nobody (transcription only), and an echo."""
 
+import trio
+
 from voice_agent.agent.talk import Heard, HungUp, Turn
 
 
@@ -9,6 +11,10 @@ class Nobody:
     def begin(self, at: float) -> None:  # noqa: ARG002 - the protocol's signature
         """There is nothing to know."""
         return
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Nothing has to be done beside calls."""
+        task_status.started()
 
     async def reply(self, turn: Turn) -> None:
         """Say nothing."""
@@ -28,6 +34,10 @@ class Echo:
     def begin(self, at: float) -> bool:  # noqa: ARG002 - the protocol's signature
         """Begin with a caller who is there."""
         return False
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Nothing has to be done beside calls."""
+        task_status.started()
 
     async def reply(self, turn: Turn) -> None:
         """Say the same words again."""

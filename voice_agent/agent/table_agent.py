@@ -5,6 +5,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import attrs
 import structlog
+import trio
 
 from voice_agent.agent.dialogue import FAILURE, HANGUP, SILENCE, STAGE_TIME_UP, State, Step, Table
 from voice_agent.agent.dialogue_errors import ActionFailedError, DialogueTableError
@@ -60,6 +61,10 @@ class TableAgent(Generic[FactsT]):
     def is_over(self, state: State[FactsT]) -> bool:
         """Whether the dialogue has ended."""
         return self.table.is_over(state)
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Nothing has to be done beside calls."""
+        task_status.started()
 
     async def reply(self, turn: Turn) -> None:
         """Take the event's step, and do what the table says; what fails is followed by the table's row for failures."""

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeAlias
 
 import attrs
+import trio
 
 Say: TypeAlias = Callable[[str], Awaitable[None]]
 
@@ -79,6 +80,10 @@ class Agent(Protocol):
 
     def begin(self, at: float) -> Any:
         """Return the state of a call that begins; any value that is not changed in place."""
+        ...
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Do what has to be done beside calls, from before the first to behind the last; ``started()`` when calls may come."""
         ...
 
     async def reply(self, turn: Turn) -> None:

@@ -19,6 +19,7 @@ _COMMANDS: Final = {
     "call": ("call_command", "call"),
     "transcribe": ("transcribe_command", "transcribe"),
     "say": ("say_command", "say"),
+    "talk": ("talk_command", "talk"),
     "keys": ("keys_command", "keys"),
     "sessions": ("sessions_command", "sessions_group"),
     "journals": ("journals_command", "journals_group"),

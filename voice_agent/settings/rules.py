@@ -1,12 +1,14 @@
 """What must hold between settings: the one table of checks that span more than a single value."""
 
 import re
+import shlex
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
 import attrs
 
 from voice_agent.settings.api_keys import keys_fault
+from voice_agent.settings.gold_values import branches, lender_rates, price_time, rate_tiers
 from voice_agent.settings.lists import (
     are_header_fields,
     are_networks,
@@ -43,6 +45,15 @@ class Rule(Generic[RootT]):
     def words(self, settings: RootT) -> str:
         """Return the demand to settings that don't hold."""
         return self.demand if isinstance(self.demand, str) else self.demand(settings)
+
+
+def _reads(read: Callable[[str], object], text: str) -> bool:
+    """Whether a reader of settings can read a text."""
+    try:
+        read(text)
+    except ValueError:
+        return False
+    return True
 
 
 RULES: Final[tuple[Rule[Settings], ...]] = (
@@ -235,5 +246,55 @@ RULES: Final[tuple[Rule[Settings], ...]] = (
         ),
         f"cluster.gone_seconds must not be below {MIN_BEATS_BEFORE_GONE} times cluster.beat_seconds, "
         "or a node that is late once would be taken for gone",
+    ),
+    Rule(
+        ("gold.rate_tiers",),
+        lambda settings: _reads(rate_tiers, settings.gold.rate_tiers),
+        "gold.rate_tiers must be limits in rupees and rates in percent as 100000:11.5, 500000:10.5, above:9.5: the limits rise, "
+        "and the last one is the word above",
+    ),
+    Rule(
+        ("gold.lender_rates",),
+        lambda settings: _reads(lender_rates, settings.gold.lender_rates),
+        "gold.lender_rates must be names and rates in percent as Alpha Finance=14.5, Beta Bank=12, each name once",
+    ),
+    Rule(
+        ("gold.branches",),
+        lambda settings: _reads(branches, settings.gold.branches),
+        "gold.branches must be cities and addresses as Chennai=12 Lake Road; Madurai=3 Temple Street, each city once",
+    ),
+    Rule(
+        ("gold.price_per_gram", "gold.price_time"),
+        lambda settings: (
+            _reads(price_time, settings.gold.price_time)
+            if settings.gold.price_time
+            else not settings.gold.price_per_gram
+        ),
+        "gold.price_per_gram needs gold.price_time, as 2026-11-25T09:30:00+05:30, or nobody could know how old it is",
+    ),
+    Rule(
+        ("gold.price_command", "gold.price_url"),
+        lambda settings: not (settings.gold.price_command and settings.gold.price_url),
+        "gold.price_command and gold.price_url exclude each other",
+    ),
+    Rule(
+        ("gold.price_command",),
+        lambda settings: _reads(shlex.split, settings.gold.price_command),
+        "gold.price_command must be a command and its arguments, with every quote closed",
+    ),
+    Rule(
+        ("gold.price_url",),
+        lambda settings: not settings.gold.price_url or is_fetchable(settings.gold.price_url),
+        "gold.price_url must be an https:// address, or http:// on loopback, without a user's name and fragment",
+    ),
+    Rule(
+        ("gold.desk_url",),
+        lambda settings: not settings.gold.desk_url or is_fetchable(settings.gold.desk_url),
+        "gold.desk_url must be an https:// address, or http:// on loopback, without a user's name and fragment",
+    ),
+    Rule(
+        ("gold.min_loan_rupees", "gold.max_loan_rupees"),
+        lambda settings: settings.gold.min_loan_rupees <= settings.gold.max_loan_rupees,
+        "gold.min_loan_rupees must not be above gold.max_loan_rupees, or nothing could be lent",
     ),
 )

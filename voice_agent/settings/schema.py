@@ -8,7 +8,9 @@ import attrs
 
 from voice_agent.settings.sections.access import AccessSettings
 from voice_agent.settings.sections.admission import AdmissionSettings
+from voice_agent.settings.sections.agent import AgentSettings
 from voice_agent.settings.sections.cluster import ClusterSettings
+from voice_agent.settings.sections.gold import GoldSettings
 from voice_agent.settings.sections.hearing import AudioSettings, RecogniserSettings, VadSettings
 from voice_agent.settings.sections.limits import LimitsSettings
 from voice_agent.settings.sections.logging import LoggingSettings
@@ -24,8 +26,10 @@ from voice_agent.settings.sections.websocket import WebSocketSettings
 __all__ = [
     "AccessSettings",
     "AdmissionSettings",
+    "AgentSettings",
     "AudioSettings",
     "ClusterSettings",
+    "GoldSettings",
     "LimitsSettings",
     "LoggingSettings",
     "ReadinessSettings",
@@ -57,6 +61,8 @@ class Settings:
     vad: VadSettings = attrs.field(factory=VadSettings)
     recogniser: RecogniserSettings = attrs.field(factory=RecogniserSettings)
     voice: VoiceSettings = attrs.field(factory=VoiceSettings)
+    agent: AgentSettings = attrs.field(factory=AgentSettings)
+    gold: GoldSettings = attrs.field(factory=GoldSettings)
     store: StoreSettings = attrs.field(factory=StoreSettings)
     cluster: ClusterSettings = attrs.field(factory=ClusterSettings)
     logging: LoggingSettings = attrs.field(factory=LoggingSettings)
