@@ -80,7 +80,7 @@ async def open_storage(
     body = BodyError()
     with body.unwrapped():
         async with (
-            _open(settings) as store,
+            _open(current) as store,
             open_journal_writer(
                 store,
                 max_waiting_bytes=settings.max_waiting_bytes,
@@ -104,17 +104,20 @@ async def open_storage(
             nursery.cancel_scope.cancel()
 
 
-def _open(settings: StoreSettings) -> AbstractAsyncContextManager[Store]:
+def _open(current: CurrentSettings) -> AbstractAsyncContextManager[Store]:
+    settings = current.now.store
     match settings.kind:
         case "sqlite":
             return open_sqlite_store(file_of(settings), synchronous=settings.synchronous)
         case "redis":
-            return _open_redis(settings)
+            return _open_redis(settings, lambda: current.now.store.retention_hours * HOURS * 2)
         case _:
             return nullcontext(MemoryStore())
 
 
-def _open_redis(settings: StoreSettings) -> AbstractAsyncContextManager[Store]:
+def _open_redis(
+    settings: StoreSettings, keep_seconds: Callable[[], float]
+) -> AbstractAsyncContextManager[Store]:
     try:
         from voice_agent.session.store.redis import open_redis_store  # noqa: PLC0415 (an extra)
         from voice_agent.session.store.redis_link import tls_context  # noqa: PLC0415 (the same)
@@ -125,7 +128,7 @@ def _open_redis(settings: StoreSettings) -> AbstractAsyncContextManager[Store]:
     return open_redis_store(
         settings.redis_url,
         prefix=settings.redis_prefix,
-        keep_seconds=settings.retention_hours * HOURS * 2,
+        keep_seconds=keep_seconds,
         tls=tls_context(settings.redis_ca_file, settings.redis_certificate_file, settings.redis_key_file),
         wait_replicas=settings.redis_wait_replicas,
     )

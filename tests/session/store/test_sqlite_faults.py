@@ -90,8 +90,9 @@ async def test_a_full_disk_refuses_and_recovers(
         lambda path: path.write_bytes(b"this is no database, whatever its name says" * 100),
         lambda path: path.write_bytes(path.read_bytes()[:4096] + b"\xff" * 8192),
         lambda path: _set_version(path, len(MIGRATIONS) + 1),
+        lambda path: _set_version(path, 0),
     ],
-    ids=["foreign", "overwritten", "newer"],
+    ids=["no database", "overwritten", "newer", "of another program"],
 )
 async def test_a_file_that_can_not_be_trusted_is_refused_at_the_start(
     tmp_path: Path, make_record: MakeRecord, make_entry: MakeEntry, damage: Callable[[Path], None]

@@ -310,6 +310,34 @@ async def test_it_is_still_there_after_the_store_was_closed(
         assert transcript_of(await store.journal("s1")) == ("hello",)
 
 
+async def test_keys_in_redis_outlive_what_is_meant_and_no_longer(
+    redis_server: Any, tmp_path: Path, make_record: MakeRecord, make_entry: MakeEntry
+) -> None:
+    """Twice as long as the setting in force at the write, or as the session itself says; a running call not at all too early."""
+    prefix = f"test-{tmp_path.name}"
+    keep_seconds = 100.0
+
+    async def lasts(session_id: str) -> set[int]:
+        found = set()
+        for part in ("record", "journal"):
+            key = f"{prefix}:{{{session_id}}}:{part}"
+            done = await trio.run_process(
+                ["redis-cli", "-p", str(redis_server.port), "TTL", key], capture_stdout=True, check=True
+            )
+            found.add(round(int(done.stdout), -1))
+        return found
+
+    ended = {"state": RecordState.ENDED, "ended_at": 1_000.0, "lease_until": 0.0, "resumable_seconds": 0.0}
+    async with open_redis_store(redis_server.url, prefix=prefix, keep_seconds=lambda: keep_seconds) as store:
+        await store.write([begin(make_record("s1", **ended), make_entry(1))])
+        await store.write([begin(make_record("s2", retention_seconds=5_000.0, **ended), make_entry(1))])
+        await store.write([begin(make_record("s3", lease_until=8_940.0), make_entry(1))])
+        assert (await lasts("s1"), await lasts("s2"), await lasts("s3")) == ({100}, {10_000}, {8_100})
+        keep_seconds = 500.0
+        await store.write([begin(make_record("s1", **ended), make_entry(2))])
+        assert await lasts("s1") == {500}
+
+
 async def test_nothing_of_a_deleted_session_is_left_in_redis(
     redis_server: Any, tmp_path: Path, make_record: MakeRecord, make_entry: MakeEntry
 ) -> None:

@@ -64,10 +64,17 @@ _Item = TypeVar("_Item")
 class RedisStore:
     """A :class:`~voice_agent.session.store.protocol.Store`; use :func:`open_redis_store` to get one."""
 
-    def __init__(self, link: RedisLink, *, prefix: str, keep_seconds: float, wait_replicas: int = 0) -> None:
+    def __init__(
+        self,
+        link: RedisLink,
+        *,
+        prefix: str,
+        keep_seconds: float | Callable[[], float],
+        wait_replicas: int = 0,
+    ) -> None:
         self._link = link
         self._prefix = prefix
-        self._keep_seconds = max(1, round(keep_seconds))
+        self._keep_seconds = keep_seconds if callable(keep_seconds) else lambda: keep_seconds
         self._wait_replicas = wait_replicas
         self._write: Script[bytes] = Script(script=WRITE_SCRIPT)
         self._claim: Script[bytes] = Script(script=CLAIM_SCRIPT)
@@ -128,8 +135,8 @@ class RedisStore:
 
     def _seconds_to_live(self, record: SessionRecord | None) -> int:
         if record is None:
-            return self._keep_seconds
-        kept = max(self._keep_seconds, 2 * (record.retention_seconds or 0.0))
+            return max(1, round(self._keep_seconds()))
+        kept = max(1.0, self._keep_seconds(), 2 * (record.retention_seconds or 0.0))
         return round(kept + record.abandoned_at - record.updated_at)
 
     async def _index(self, client: Client, record: SessionRecord) -> None:
@@ -322,13 +329,14 @@ async def open_redis_store(
     url: str,
     *,
     prefix: str = "voice-agent",
-    keep_seconds: float,
+    keep_seconds: float | Callable[[], float],
     tls: ssl.SSLContext | None = None,
     wait_replicas: int = 0,
 ) -> AsyncIterator[RedisStore]:
     """Keep sessions in the Redis of a URL, as :mod:`voice_agent.settings.redis_address` reads it.
 
-    ``keep_seconds`` is how long a session is kept behind its last write when nobody deletes it; ``wait_replicas`` how many
+    ``keep_seconds`` is how long a session is kept behind its last write when nobody deletes it, or a function that is
+    asked at each write; a session that says itself how long it is kept is there twice as long. ``wait_replicas`` is how many
     replicas must have a write before it counts as kept. A Redis that is away doesn't stop the start.
 
     Raises:

@@ -222,6 +222,10 @@ def _version_of(connection: sqlite3.Connection) -> int:
             f"the store's file has version {version}, and this program knows no later one than {len(MIGRATIONS)}: "
             "a newer program wrote it; run that one, or name another file in store.path"
         )
+    if version == 0 and connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'sessions'").fetchone():
+        raise StoreCorruptError(
+            "the store's file is the database of another program; name another one in store.path"
+        )
     return version
 
 
