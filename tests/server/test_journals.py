@@ -278,7 +278,7 @@ async def test_entries_page_by_page_with_words_for_admins_alone(place: Place) ->
 async def test_a_transcript_says_what_is_missing(
     place: Place, audited: Callable[[], list[tuple[str, str, str]]]
 ) -> None:
-    """As JSON and as text; a gap in the journal is a line of its own. Who read it is audited."""
+    """As JSON and as text; a gap in the journal is a line of its own, what was retracted is none. Who read it is audited."""
     await place.keep(record("s1"), *JOURNAL)
     told = await place.get(ACME, "/s1/transcript")
     assert told["is_complete"] is False
@@ -293,8 +293,14 @@ async def test_a_transcript_says_what_is_missing(
         "It was the best of times.\n[7 messages are not kept]\nIt was the worst of times.\n"
     )
     assert audited() == [("acme-1", "journal_read", "s1")] * 2
-    await place.keep(record("s2"), final(1, "Whole."))
-    assert (await place.get(ACME, "/s2/transcript"))["is_complete"] is True
+    await place.keep(
+        record("s2"),
+        final(1, "Who"),
+        entry(2, EntryKind.RETRACTED, seq=2),
+        attrs.evolve(final(3, "Whole."), seq=6),
+    )
+    told = await place.get(ACME, "/s2/transcript")
+    assert (told["is_complete"], [line["text"] for line in told["lines"]]) == (True, ["Whole."])
 
 
 async def test_an_export_has_everything_and_says_so(

@@ -10,7 +10,9 @@ import attrs
 from voice_agent.core.journal import EntryKind, JournalEntry, RecordState, SessionRecord
 from voice_agent.web.event_stream import WORDS
 
-WORDLESS: Final = frozenset({EntryKind.NOTICE, EntryKind.HEARD, EntryKind.CLOSED, EntryKind.GAP})
+WORDLESS: Final = frozenset(
+    {EntryKind.NOTICE, EntryKind.HEARD, EntryKind.CLOSED, EntryKind.RETRACTED, EntryKind.GAP}
+)
 """Kinds whose bodies hold nothing that was said."""
 
 
@@ -148,11 +150,13 @@ class KeptTranscript:
 
     @classmethod
     async def of(cls, session: KeptSession, entries: AsyncIterable[JournalEntry]) -> Self:
-        """Fold a journal; holds the finals in memory, which a call's own limit bounds."""
+        """Fold a journal; holds the finals that stand in memory, which a call's own limit bounds."""
         lines: dict[int, TranscriptLine] = {}
         async for entry in entries:
-            if (line := _line(entry)) is not None:
-                lines[entry.number] = line
+            if entry.kind is EntryKind.RETRACTED:
+                lines.pop(entry.body["seq"], None)
+            elif (line := _line(entry)) is not None:
+                lines[entry.seq] = line
         return cls(
             id=session.id,
             state=session.state,

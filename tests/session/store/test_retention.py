@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 
+import pytest
 import trio
 from trio.testing import MockClock
 
@@ -48,6 +49,49 @@ async def test_old_sessions_are_deleted_and_lost_ones_ended(
         assert await store.record("living") == living
         assert await expire(store, 5_000.0, 3_600.0) == Expired(deleted=0, ended=0)
         assert await expire(store, 9_000.0, 3_600.0) == Expired(deleted=1, ended=0)
+
+
+async def test_in_every_store_sessions_go_by_themselves(
+    open_store: OpenStore, make_record: Callable[..., SessionRecord], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody touches them: the old one is deleted, the one without a server ended, and deleted by its own time later."""
+    monkeypatch.setattr("voice_agent.session.store.retention.LOOK_SECONDS", 0.02)
+    clock = 9_000.0
+    done: dict[str, int] = {"deleted": 0, "ended": 0}
+    changed = trio.Event()
+
+    def note(expired: Expired) -> None:
+        nonlocal changed
+        if expired.deleted or expired.ended:
+            done["deleted"] += expired.deleted
+            done["ended"] += expired.ended
+            changed.set()
+            changed = trio.Event()
+
+    async def until(deleted: int, ended: int) -> None:
+        while done != {"deleted": deleted, "ended": ended}:
+            await changed.wait()
+
+    records = [
+        make_record("old", state=RecordState.ENDED, ended_at=1_000.0, opened_at=1.0),
+        make_record("lost", lease_until=2_000.0, retention_seconds=5.0, opened_at=2.0),
+        make_record("lives", lease_until=20_000.0, opened_at=3.0),
+    ]
+    with trio.fail_after(20):
+        async with open_store() as store, trio.open_nursery() as nursery:
+            await store.write([Write(session_id=one.session_id, epoch=1, record=one) for one in records])
+            look = partial(enforce_retention, store, lambda: 3_600.0, now=lambda: clock, on_expired=note)
+            nursery.start_soon(look)
+            await until(deleted=1, ended=1)
+            assert await store.record("old") is None
+            lost = await store.record("lost")
+            assert lost is not None
+            assert (lost.state, lost.close_reason) == (RecordState.ENDED, LOST)
+            clock = 9_006.0
+            await until(deleted=2, ended=1)
+            assert await store.record("lost") is None
+            assert await store.record("lives") is not None
+            nursery.cancel_scope.cancel()
 
 
 class MoodyStore(MemoryStore):

@@ -51,11 +51,11 @@ async def enforce_retention(
         pause_seconds = LOOK_SECONDS
         try:
             expired = await expire(store, now(), retention_seconds(), ends_lost=ends_lost)
-            ends_lost = True
             on_expired(expired)
             if expired.may_be_more:
                 pause_seconds = PAUSE_SECONDS
             else:
+                ends_lost = True
                 await store.scrub()
         except (StoreUnavailableError, StoreCorruptError) as error:
             log.warning("retention_postponed", reason=error.message)
