@@ -138,7 +138,7 @@ async def test_who_does_not_read_is_waited_for_no_longer_than_a_close(
                 assert isinstance(seen[-1], Notice)
                 assert trio.current_time() == began
         assert trio.current_time() == began + 3
-        assert deaf._ending is None
+        assert not deaf.is_ending
         assert len([event async for _, event in _first(deaf, 16)]) == 16
 
 

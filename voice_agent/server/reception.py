@@ -99,9 +99,11 @@ async def go_on_with(wish: Resume, identity: Identity, services: Services, regis
         ResumeRefusedError: it can't be resumed; one of its kinds says why.
     """
     try:
-        if services.storage is None or not services.settings.session.resume_window_seconds:
+        keeps_nothing = identity.quotas.keeps_nothing or not services.settings.session.resume_window_seconds
+        if services.storage is None or keeps_nothing:
             raise ResumeUnknownError("this server keeps no sessions that could be resumed")
-        resumed = await resume(wish, identity, writer=services.storage.writer, node=services.storage.node)
+        storage = services.storage
+        resumed = await resume(wish, identity, writer=storage.writer, node=storage.node, now=storage.now)
     except ResumeRefusedError as error:
         services.metrics.store.resume_refusals_total.labels(error.code).inc()
         log.info("resume_refused", code=error.code, key=identity.key_id)

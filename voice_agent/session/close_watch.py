@@ -18,6 +18,8 @@ import trio
 
 from voice_agent.core.transport import Transport
 from voice_agent.observability.metrics import NO_STAGE
+from voice_agent.session.aside import start_aside
+from voice_agent.session.closing import Closing
 from voice_agent.session.services import Services
 from voice_agent.session.stages import Stages
 from voice_agent.session.task_tree import CallRoot, describe_tasks
@@ -116,3 +118,23 @@ class CloseWatch:
             seconds=round(seconds, 3),
             tasks=tasks,
         )
+
+
+def start_close_watch(
+    services: Services,
+    session_id: str,
+    stages: Stages,
+    closed: trio.Event,
+    surroundings: Surroundings | None,
+    closing: Closing,
+) -> None:
+    """Have a close watched that was decided now, by the supervisor."""
+    began_at = trio.current_time()
+    watch = CloseWatch(
+        services, session_id, stages, closed, surroundings, lambda: closing.overdue_at - began_at
+    )
+    try:
+        start_aside(services.supervisor, "close watch", watch.run)
+    except RuntimeError:
+        # The embedding program closed the services first; the call still ends, only nobody watches it.
+        log.warning("close_unwatched", session=session_id)

@@ -53,6 +53,8 @@ class Storage:
     node: str
     budget_seconds: float
     """How long a message waits to be kept before it is told all the same."""
+    now: Callable[[], float] = time
+    """Unix time."""
 
 
 @attrs.frozen(kw_only=True)
@@ -85,13 +87,12 @@ class Keeping:
         on_fenced: Callable[[], None],
         active_at: Callable[[], float],
         tell: Callable[[Notice], None],
-        now: Callable[[], float] = time,
     ) -> None:
         self._node = storage.node
         self._kept = kept
         self._heard = heard
         self._active_at = active_at
-        self._now = now
+        self._now = storage.now
         resumed = kept.resumed
         self._record: SessionRecord | None = None if resumed is None else resumed.record
         self._token = new_token() if resumed is None else resumed.token

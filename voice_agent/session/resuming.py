@@ -9,7 +9,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from hashlib import sha256
 from math import floor
-from time import time
 from typing import Final
 
 import attrs
@@ -84,7 +83,7 @@ async def resume(
     *,
     writer: JournalWriter,
     node: str,
-    now: Callable[[], float] = time,
+    now: Callable[[], float],
 ) -> Resumed:
     """Make this process the owner of a session, and read what is needed to go on with it.
 

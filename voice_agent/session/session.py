@@ -1,7 +1,5 @@
 """Session: one call, as its children and its embedding program see it."""
 
-import math
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Final
@@ -12,11 +10,7 @@ import structlog
 import trio
 
 from voice_agent.core.commands import CallOptions, Flush, Ping, Resume, Start, Stop, TypedText
-from voice_agent.core.errors import (
-    CallerError,
-    ResumeUnknownError,
-    SessionClosedError,
-)
+from voice_agent.core.errors import CallerError, ResumeUnknownError, SessionClosedError
 from voice_agent.core.events import (
     CloseReason,
     CloseRecord,
@@ -36,7 +30,8 @@ from voice_agent.core.transcripts import TranscriptResult
 from voice_agent.core.transport import Transport, Wire
 from voice_agent.session.aside import start_aside
 from voice_agent.session.call_limits import CallLimits, told_limits
-from voice_agent.session.close_watch import CloseWatch, Surroundings
+from voice_agent.session.close_watch import Surroundings, start_close_watch
+from voice_agent.session.closing import Closing
 from voice_agent.session.ending import Ending, fault_of, fault_of_crash
 from voice_agent.session.hearing import Hearing
 from voice_agent.session.inbox import AudioInbox
@@ -100,26 +95,27 @@ class Session:
             services,
             self._inbox,
             self.publish,
-            is_lost=lambda: self._ends_for(CloseReason.HANGUP, CloseReason.DRAIN),
+            is_lost=lambda: self._closing.is_for(CloseReason.HANGUP, CloseReason.DRAIN),
         )
         self.trace = services.tracing.begin_call(self.id)
         self._transcribing = Transcribing(self.id, services, self.publish, self.trace)
-        self._finish_seconds = self._settings.finish_timeout_seconds
-        self._overdue_at = math.inf
-        self.close_seconds = self._settings.close_timeout_seconds
-        """Telling the caller and closing may take so long."""
         self._opened_at = trio.current_time() - age_seconds
         self.active_at = trio.current_time()
         """When the caller was last heard of, on Trio's clock."""
-        self._ending: Ending | None = None
-        self._work_scope = trio.CancelScope()
         self.telling = Telling(
             self._outbox,
             on_told=self._note_told,
             on_gone=self._note_gone,
             position_ms=lambda: self.position_ms,
         )
-        self._stages = Stages()
+        self._closing = Closing(
+            self.telling.scope,
+            finish_seconds=self._settings.finish_timeout_seconds,
+            close_seconds=self._settings.close_timeout_seconds,
+        )
+        self._stages = Stages(self._crash)
+        self.stage = self._stages.run
+        """Runs one child under its name; what it raises ends this call, and nothing else."""
         self.surroundings: Surroundings | None = None
         """What is around the call, for its close watch."""
         self._network = None if network is None else NetworkMeter(network, services.metrics)
@@ -192,7 +188,7 @@ class Session:
         return tuple(self._transcribing.finals)
 
     def _check_open(self) -> None:
-        if self._ending is not None:
+        if self._closing.ending is not None:
             raise SessionClosedError("the session was finished or has ended")
 
     # -- what the children use ------------------------------------------------------------------------------------
@@ -203,9 +199,14 @@ class Session:
         return round(self._hearing.heard_seconds * 1000)
 
     @property
+    def close_seconds(self) -> float:
+        """Telling the caller and closing may take so long."""
+        return self._closing.close_seconds
+
+    @property
     def is_ending(self) -> bool:
         """Whether its end is decided."""
-        return self._ending is not None
+        return self._closing.ending is not None
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -229,10 +230,7 @@ class Session:
         if self.telling.keeping is not None:
             self.telling.keeping.give_way()
         self.end(CloseReason.TAKEN_OVER)
-        self._work_scope.cancel()
-
-    def _ends_for(self, *reasons: CloseReason) -> bool:
-        return self._ending is not None and self._ending.reason in reasons
+        self._closing.work_scope.cancel()
 
     def end(self, reason: CloseReason, fault: Fault | None = None) -> None:
         """Decide that the call ends. What was sent is still heard, within the finish timeout; the first call counts."""
@@ -241,39 +239,16 @@ class Session:
 
     def hurry(self, *, finish_seconds: float, close_seconds: float) -> None:
         """Give the call's end less time than the settings do, also where it has begun."""
-        now = trio.current_time()
-        self._finish_seconds = min(self._finish_seconds, finish_seconds)
-        self.close_seconds = min(self.close_seconds, close_seconds)
-        self._overdue_at = min(self._overdue_at, now + self._finish_seconds + 2 * self.close_seconds)
-        if self._ending is not None:
-            self._work_scope.deadline = min(self._work_scope.deadline, now + self._finish_seconds)
-        if self.record is not None:
-            self.telling.scope.deadline = min(self.telling.scope.deadline, now + self.close_seconds)
+        is_told = self.record is not None
+        self._closing.hurry(finish_seconds=finish_seconds, close_seconds=close_seconds, is_told=is_told)
 
     def _decide(self, reason: CloseReason, fault: Fault | None = None) -> None:
         """Decide the end, but leave it to the audio side when no more audio comes."""
-        if self._ending is not None:
+        if not self._closing.decide(reason, fault):
             return
-        now = trio.current_time()
-        self._ending = Ending(reason=reason, decided_at=now, fault=fault)
         self._stages.begin_close()
-        self._work_scope.deadline = now + self._finish_seconds
-        self._overdue_at = now + self._finish_seconds + 2 * self.close_seconds
-        try:
-            start_aside(self._services.supervisor, "close watch", self._close_watch().run)
-        except RuntimeError:
-            # The embedding program closed the services first; the call still ends, only nobody watches it.
-            log.warning("close_unwatched", session=self.id)
-
-    def _close_watch(self) -> CloseWatch:
-        began_at = trio.current_time()
-        return CloseWatch(
-            self._services,
-            self.id,
-            self._stages,
-            self.closed,
-            self.surroundings,
-            lambda: self._overdue_at - began_at,
+        start_close_watch(
+            self._services, self.id, self._stages, self.closed, self.surroundings, self._closing
         )
 
     async def obey(self, command: Start | TypedText | Flush | Ping | Stop | Notice) -> None:
@@ -320,7 +295,7 @@ class Session:
     async def work(self, transport: Transport | None) -> None:
         """Everything between the caller's audio and the last event; ends when the call does."""
         try:
-            with self._work_scope:
+            with self._closing.work_scope:
                 async with trio.open_nursery() as receiving:
                     if transport is not None:
                         for name, receive in (
@@ -337,7 +312,9 @@ class Session:
                     if self._network is not None:
                         receiving.start_soon(self._network.watch, name="watch network")
                     await self.hear()
-                    if transport is not None and self._ends_for(CloseReason.STOPPED, CloseReason.HANGUP):
+                    if transport is not None and self._closing.is_for(
+                        CloseReason.STOPPED, CloseReason.HANGUP
+                    ):
                         await self._receiving.obey_the_rest()
                     receiving.cancel_scope.cancel()
         finally:
@@ -363,25 +340,14 @@ class Session:
         # What the caller said before going away may still be queued in the transport.
         self._decide(CloseReason.HANGUP)
 
-    async def stage(self, name: str, job: Callable[..., Awaitable[None]], *args: object) -> None:
-        """Run one child under its name; what it raises ends this call, and nothing else."""
-        try:
-            with self._stages.running(name):
-                await job(*args)
-        except* Exception as group:
-            log.exception("stage_crashed", stage=name)
-            self._crash(group)
-
     def _crash(self, group: ExceptionGroup[Exception]) -> None:
         self.end(CloseReason.INTERNAL_ERROR, fault_of_crash(group))
-        self._work_scope.cancel()
+        self._closing.work_scope.cancel()
 
     async def _take_text(self, text: str) -> None:
-        at = self._hearing.heard_seconds
-        number = next(self._hearing.numbers)
-        await self._transcribing.tell(
-            TranscriptResult(text=text, is_final=True, start=at, end=at, utterance=number, stable=text)
-        )
+        at, number = self._hearing.heard_seconds, next(self._hearing.numbers)
+        final = TranscriptResult(text=text, is_final=True, start=at, end=at, utterance=number, stable=text)
+        await self._transcribing.tell(final)
 
     def say_goodbye(self, record: CloseRecord) -> None:
         """Close the outbox with the last events; the sender has the close timeout for what waits. Idempotent."""
@@ -389,15 +355,15 @@ class Session:
             return
         self.record = record
         last: list[SessionEvent] = [SessionClosed(record=record)]
-        if self._ending is not None and self._ending.fault is not None:
-            last.insert(0, self._ending.fault)
+        if self._closing.ending is not None and self._closing.ending.fault is not None:
+            last.insert(0, self._closing.ending.fault)
         self._outbox.close(*(attrs.evolve(event, position_ms=self.position_ms) for event in last))
-        self.telling.scope.deadline = trio.current_time() + self.close_seconds
+        self._closing.say_goodbye()
 
     def close_record(self, tasks_left: int) -> CloseRecord:
         """Return how the call ended, as known now."""
         now = trio.current_time()
-        ending = self._ending or Ending(reason=CloseReason.CANCELLED, decided_at=now)
+        ending = self._closing.ending or Ending(reason=CloseReason.CANCELLED, decided_at=now)
         return CloseRecord(
             session_id=self.id,
             reason=ending.reason,
@@ -415,7 +381,7 @@ class Session:
 
     def end_trace(self, record: CloseRecord) -> None:
         """Make the last spans of the call."""
-        decided_at = trio.current_time() if self._ending is None else self._ending.decided_at
+        decided_at = trio.current_time() if self._closing.ending is None else self._closing.ending.decided_at
         self.trace.end(record, decided_at, key=self.identity.key_id, wire=self.wire)
 
     async def tell(self, notice: Notice) -> None:

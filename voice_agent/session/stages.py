@@ -1,21 +1,28 @@
 """Stages: which children of a call are alive, and which of them its close had to wait for."""
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+import structlog
 import trio
 
 from voice_agent.core.stages import HEARING_STAGES, STAGES
+
+log = structlog.get_logger(__name__)
 
 NOTICEABLE_SECONDS: Final = 0.05
 """Stages that end within that of each other were not waited for one after the other."""
 
 
 class Stages:
-    """One call's stages, by the names in :data:`~voice_agent.core.stages.STAGES`."""
+    """One call's stages, by the names in :data:`~voice_agent.core.stages.STAGES`.
 
-    def __init__(self) -> None:
+    ``on_crash`` is told what a stage raised that is run here.
+    """
+
+    def __init__(self, on_crash: Callable[[ExceptionGroup[Exception]], None]) -> None:
+        self._on_crash = on_crash
         self._alive: dict[str, None] = {}
         self._closing_since: float | None = None
         self.waited_for = ""
@@ -38,6 +45,15 @@ class Stages:
     def begin_close(self) -> None:
         """From now on a stage that goes on is waited for."""
         self._closing_since = trio.current_time()
+
+    async def run(self, name: str, job: Callable[..., Awaitable[None]], *args: object) -> None:
+        """Run one stage under its name; what it raises is told, and goes no further."""
+        try:
+            with self.running(name):
+                await job(*args)
+        except* Exception as group:
+            log.exception("stage_crashed", stage=name)
+            self._on_crash(group)
 
     @contextmanager
     def running(self, name: str) -> Iterator[None]:
