@@ -192,3 +192,39 @@ async def test_what_was_told_and_got_lost_is_told_again(server: Any, caller: Cal
             four = await caller.read_until(socket, "final")
     assert [(m["text"], m["seq"]) for m in again] == [("two", numbers["two"]), ("three", numbers["three"])]
     assert four["seq"] > caller.ready["seq"] > numbers["three"]
+
+
+async def test_a_session_goes_on_over_the_other_wire_and_back(
+    server: Any, caller: Caller, call: Any, assets: Path, words: Callable[[str], str]
+) -> None:
+    """WebSocket, WebRTC, WebSocket: one session, its clock and its numbers; a lost WebRTC call is resumed too."""
+    end_ms = len(caller.speech) // BYTES_PER_MS
+    with trio.fail_after(2 * PATIENCE_SECONDS):
+        async with caller.calling(server.url) as socket:
+            await socket.send_message('{"type":"text","text":"by socket"}')
+            await caller.read_until(socket, "final")
+            await hang_up(socket)
+        wish = caller.resume(audio_ms=60_000)
+        peer = call(server, assets / "beckett.wav", "--hold", "--resume", json.dumps(wish))
+        ready = await trio.to_thread.run_sync(peer.wait_for, "ready")
+        final = await trio.to_thread.run_sync(peer.wait_for, "final")
+        await trio.to_thread.run_sync(peer.end)
+        for message in (ready, final):
+            caller.told[message["seq"]] = message
+        again = caller.resume(token=ready["resume"]["token"], last_seq=final["seq"])
+        async with caller.calling(server.url, {**again, "audio_ms": 90_000}) as socket:
+            await caller.speak(socket, 0, end_ms)
+            await socket.send_message('{"type":"stop"}')
+            closed = await caller.read_until(socket, "closed")
+    assert (ready["session"], ready["resumed"]) == (caller.session, True)
+    assert ready["seq"] > wish["last_seq"]
+    assert 60.0 <= final["start"] < 64.0
+    assert words(final["text"]).startswith("ever tried")
+    over_socket = [m for m in caller.told.values() if m["type"] == "final" and m["start"] >= 90.0]
+    assert words(" ".join(m["text"] for m in over_socket)) == (
+        "ever tried ever failed no matter try again fail again fail better"
+    )
+    assert closed["duration_seconds"] > 1
+    used = call(server, assets / "beckett.wav", "--resume", json.dumps(wish))
+    refused = await trio.to_thread.run_sync(used.wait_for, "refused")
+    assert (refused["status"], refused["problem"]["code"]) == (409, "resume_token_used")

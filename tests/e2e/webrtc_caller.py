@@ -4,7 +4,7 @@
 JSON object a line. The commands on standard input, a line each: ``stop`` (over the data channel), ``delete`` (over HTTP),
 ``quit`` (vanish). Without commands the caller sends ``stop`` when the files have been played; with ``--hold`` it goes on
 with silence. ``FILE@SECONDS`` begins at that time of the call. With ``--through`` neither side knows the other's address:
-everything goes to HOST:PORT and comes from there. With ``--dtx`` nothing is sent while the file is silent.
+everything goes to HOST:PORT and comes from there. ``--resume`` is the header with which a session goes on. With ``--dtx`` nothing is sent while the file is silent.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import asyncio
 import ctypes
 import json
 import sys
+import urllib.error
 import urllib.request
 import wave
 from fractions import Fraction
@@ -139,11 +140,17 @@ def say(**fields: Any) -> None:
     print(json.dumps(fields), flush=True)
 
 
-def request(method: str, url: str, body: str | None = None) -> tuple[str, Any]:
+def request(method: str, url: str, body: str | None = None, resume: str = "") -> tuple[str, Any]:
     headers = {"Content-Type": "application/sdp"} if body else {}
+    if resume:
+        headers["Voice-Agent-Resume"] = resume
     asked = urllib.request.Request(url, body.encode() if body else None, headers, method=method)  # noqa: S310
-    with urllib.request.urlopen(asked, timeout=30) as answer:  # noqa: S310
-        return answer.read().decode(), answer.headers
+    try:
+        with urllib.request.urlopen(asked, timeout=30) as answer:  # noqa: S310
+            return answer.read().decode(), answer.headers
+    except urllib.error.HTTPError as error:
+        say(type="refused", status=error.code, problem=json.loads(error.read()))
+        raise
 
 
 async def commands(connection: RTCPeerConnection, channel: Any, place: str) -> None:
@@ -190,7 +197,7 @@ async def run(arguments: argparse.Namespace) -> None:
     offer = connection.localDescription.sdp
     if arguments.relay or arguments.through:
         offer = without_candidates(offer, but=" typ relay")
-    answer, headers = await asyncio.to_thread(request, "POST", arguments.url, offer)
+    answer, headers = await asyncio.to_thread(request, "POST", arguments.url, offer, arguments.resume)
     place = arguments.url.split("/v1/")[0] + headers["Location"]
     say(type="answered", location=headers["Location"], etag=headers["ETag"], answer=answer)
     if arguments.through:
@@ -217,4 +224,5 @@ parser.add_argument("--relay", default="")
 parser.add_argument("--through", default="")
 parser.add_argument("--dtx", action="store_true")
 parser.add_argument("--hold", action="store_true")
+parser.add_argument("--resume", default="")
 asyncio.run(run(parser.parse_args()))

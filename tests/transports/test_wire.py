@@ -2,11 +2,12 @@
 
 import json
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from voice_agent.core.commands import CallOptions, Flush, Ping, Start, Stop, TypedText
+from voice_agent.core.commands import CallOptions, Flush, Ping, Resume, Start, Stop, TypedText
 from voice_agent.core.errors import (
     CallerError,
     InvalidFieldError,
@@ -15,7 +16,7 @@ from voice_agent.core.errors import (
     UnknownTypeError,
     UnsupportedFormatError,
 )
-from voice_agent.core.events import Notice, Pong, SessionReady, Transcript
+from voice_agent.core.events import Notice, Pong, ResumeOffer, SessionReady, Transcript
 from voice_agent.core.formats import AudioFormat
 from voice_agent.core.frames import Encoding
 from voice_agent.core.strict_json import MAX_DEPTH
@@ -38,6 +39,14 @@ def parse(text: str) -> object:
                 audio_format=AudioFormat(Encoding.OPUS, 48_000, 2),
                 options=CallOptions(language="en", partials=False),
             ),
+        ),
+        (
+            '{"type":"start","resume":{"session":"s1","token":"t1","last_seq":17,"audio_ms":12000}}',
+            Start(resume=Resume(session_id="s1", token="t1", last_seq=17, audio_ms=12_000)),  # noqa: S106
+        ),
+        (
+            '{"type":"start","resume":{"session":"s1","token":"t1","audio_ms":null}}',
+            Start(resume=Resume(session_id="s1", token="t1")),  # noqa: S106
         ),
         ('{"type":"text","text":"grüße 👋"}', TypedText(text="grüße 👋", position_seconds=1.5)),
         (r'{"type":"text","text":"\ud83d\udc4b"}', TypedText(text="👋", position_seconds=1.5)),
@@ -142,6 +151,18 @@ def test_an_unknown_type_is_told_in_few_words(name: str) -> None:
         ('{"type":"text","text":"a","lang":"en"}', "lang"),
         ('{"type":"ping","id":1}', "id"),
         ('{"type":"ping","id":"' + "a" * 129 + '"}', "id"),
+        ('{"type":"start","resume":"s1"}', "resume"),
+        ('{"type":"start","resume":null}', "resume"),
+        ('{"type":"start","resume":{}}', "session"),
+        ('{"type":"start","resume":{"session":"s1"}}', "token"),
+        ('{"type":"start","resume":{"session":"' + "s" * 65 + '","token":"t"}}', "session"),
+        ('{"type":"start","resume":{"session":"s1","token":"' + "t" * 129 + '"}}', "token"),
+        ('{"type":"start","resume":{"session":"s1","token":1}}', "token"),
+        ('{"type":"start","resume":{"session":"s1","token":"t","last_seq":-1}}', "last_seq"),
+        ('{"type":"start","resume":{"session":"s1","token":"t","last_seq":true}}', "last_seq"),
+        ('{"type":"start","resume":{"session":"s1","token":"t","audio_ms":2147483648}}', "audio_ms"),
+        ('{"type":"start","resume":{"session":"s1","token":"t","audio_ms":0.5}}', "audio_ms"),
+        ('{"type":"start","resume":{"session":"s1","token":"t","window":1}}', "window"),
     ],
 )
 def test_a_bad_field_is_named(text: str, field: str) -> None:
@@ -260,3 +281,14 @@ def test_a_ping_id_comes_back_as_it_was(ping_id: str) -> None:
     ping = parse(json.dumps({"type": "ping", "id": ping_id}))
     assert isinstance(ping, Ping)
     assert json.loads(encode_event(Pong(id=ping.id)))["id"] == ping_id
+
+
+def test_how_a_session_can_be_resumed_is_written_only_where_it_can() -> None:
+    """`resume`, `resumed`, `heard_ms` and `resumable` are there when they say something."""
+    ready = SessionReady(session_id="s1", audio_format=AudioFormat(), options=CallOptions())
+    assert not {"resume", "resumed", "heard_ms"} & set(json.loads(encode_event(ready)))
+    offer = ResumeOffer(token="t1", window_seconds=60.0)  # noqa: S106 (made up)
+    resumed = json.loads(encode_event(attrs.evolve(ready, resume=offer, heard_ms=0)))
+    assert resumed["resume"] == {"token": "t1", "window_seconds": 60.0}
+    assert (resumed["resumed"], resumed["heard_ms"]) == (True, 0)
+    assert "t1" not in repr(attrs.evolve(ready, resume=offer))

@@ -8,8 +8,18 @@ from quart_trio import QuartTrio
 
 from voice_agent.access.caller import Caller
 from voice_agent.access.refusal import Refusal
-from voice_agent.core.commands import CallOptions
-from voice_agent.core.errors import UnsupportedMediaError, VoiceAgentError
+from voice_agent.core.commands import CallOptions, Resume
+from voice_agent.core.errors import (
+    ResumeExpiredError,
+    ResumeForeignError,
+    ResumeRefusedError,
+    ResumeTokenUsedError,
+    ResumeTokenWrongError,
+    ResumeUnavailableError,
+    ResumeUnknownError,
+    UnsupportedMediaError,
+    VoiceAgentError,
+)
 from voice_agent.core.identity import ANONYMOUS, Identity, Scope
 from voice_agent.core.request_errors import (
     RateLimitedError,
@@ -67,14 +77,18 @@ class FakeDesk:
     owner: Identity = ANONYMOUS
     opened: list[tuple[Offer, CallOptions]] = attrs.field(factory=list)
     asked: list[Caller] = attrs.field(factory=list)
+    resumed: list[Resume | None] = attrs.field(factory=list)
 
     def admit(self, caller: Caller) -> Refusal | None:
         self.asked.append(caller)
         return self.refused
 
-    async def open_call(self, offer: Offer, options: CallOptions, caller: Caller) -> OpenedCall:
+    async def open_call(
+        self, offer: Offer, options: CallOptions, caller: Caller, resume: Resume | None
+    ) -> OpenedCall:
         if self.error is not None:
             raise self.error
+        self.resumed.append(resume)
         self.opened.append((offer, options))
         links = ('<stun:a.example>; rel="ice-server"', '<turn:b.example>; rel="ice-server"; username="u"')
         return OpenedCall(key="secret-key", etag='"tag"', answer="v=0\r\n", links=links)
@@ -101,6 +115,57 @@ async def expect_problem(answer: Any, status: int, code: str) -> None:
     body = await answer.get_json()
     assert (body["status"], body["code"]) == (status, code)
     assert body["detail"]
+
+
+async def test_an_offer_may_go_on_with_a_session(app: QuartTrio, desk: FakeDesk) -> None:
+    """The header holds the object of a `start`; without it a new session begins."""
+    resume = '{"session": "s1", "token": "t1", "last_seq": 7, "audio_ms": 9000}'
+    for headers in ({**SDP, "Voice-Agent-Resume": resume}, SDP):
+        assert (await app.test_client().post("/v1/webrtc", data=OFFER, headers=headers)).status_code == 201
+    assert desk.resumed == [Resume(session_id="s1", token="t1", last_seq=7, audio_ms=9000), None]  # noqa: S106
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("{", "invalid_json"),
+        ('{"session": "s1", "session": "s2", "token": "t"}', "invalid_json"),
+        ("[]", "not_an_object"),
+        ("{}", "invalid_field"),
+        ('{"session": "s1", "token": 3}', "invalid_field"),
+        ('{"session": "s1", "token": "t", "since": 3}', "invalid_field"),
+        ('{"session": "s1", "token": "t", "last_seq": -1}', "invalid_field"),
+        ('{"session": "s1", "token": "t", "audio_ms": 1.5}', "invalid_field"),
+    ],
+)
+async def test_a_bad_resume_header_is_refused(app: QuartTrio, desk: FakeDesk, text: str, code: str) -> None:
+    """It is read as strictly as a `start`, and no call begins."""
+    answer = await app.test_client().post(
+        "/v1/webrtc", data=OFFER, headers={**SDP, "Voice-Agent-Resume": text}
+    )
+    await expect_problem(answer, 400, code)
+    assert desk.opened == []
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (ResumeUnknownError, 404),
+        (ResumeTokenWrongError, 403),
+        (ResumeTokenUsedError, 409),
+        (ResumeForeignError, 403),
+        (ResumeExpiredError, 410),
+        (ResumeUnavailableError, 503),
+    ],
+)
+async def test_why_a_session_does_not_go_on_is_told(
+    app: QuartTrio, desk: FakeDesk, error: type[ResumeRefusedError], status: int
+) -> None:
+    """Each reason with its own status and code."""
+    desk.error = error("no")
+    await expect_problem(
+        await app.test_client().post("/v1/webrtc", data=OFFER, headers=SDP), status, error.code
+    )
 
 
 async def test_an_offer_is_answered(app: QuartTrio, desk: FakeDesk) -> None:

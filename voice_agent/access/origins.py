@@ -16,7 +16,9 @@ from voice_agent.access.refusal import Headers, Refusal
 from voice_agent.core.origin import Origin
 from voice_agent.core.request_errors import ForbiddenOriginError
 
-ALLOWED_HEADERS: Final = "Authorization, Content-Type, If-Match, traceparent, tracestate, X-API-Key"
+ALLOWED_HEADERS: Final = (
+    "Authorization, Content-Type, If-Match, traceparent, tracestate, Voice-Agent-Resume, X-API-Key"
+)
 EXPOSED_HEADERS: Final = "ETag, Link, Location, RateLimit, RateLimit-Policy, Retry-After, WWW-Authenticate"
 PREFLIGHT_SECONDS: Final = 600
 """How long a browser may keep what a preflight told; a change of the settings reaches it by then."""

@@ -16,15 +16,17 @@ import trio
 
 from voice_agent.access.caller import Caller
 from voice_agent.access.refusal import Refusal
-from voice_agent.core.commands import CallOptions
+from voice_agent.core.commands import CallOptions, Resume
 from voice_agent.core.errors import TooManyCandidatesError, TransportBrokenError
 from voice_agent.core.events import CloseReason
 from voice_agent.core.identity import Identity
 from voice_agent.core.transport import Wire
 from voice_agent.server.calls import CallDesk
+from voice_agent.server.reception import go_on_with
 from voice_agent.session.call_limits import CallLimits
 from voice_agent.session.open import open_session
 from voice_agent.session.registry import Place
+from voice_agent.session.resuming import Resumed
 from voice_agent.session.services import Services
 from voice_agent.session.session import Session
 from voice_agent.settings.lists import split_list
@@ -117,20 +119,25 @@ class WebRtcCalls:
         call = self._calls.get(key)
         return call if call is not None and call.identity.is_same_as(identity) else None
 
-    async def open_call(self, offer: Offer, options: CallOptions, caller: Caller) -> OpenedCall:
+    async def open_call(
+        self, offer: Offer, options: CallOptions, caller: Caller, resume: Resume | None = None
+    ) -> OpenedCall:
         """Begin a call and answer its offer; it goes on by itself. Cancelled before the answer, it ends.
+
+        With ``resume`` a session goes on; it is taken over when the offer is known to be one that can be served.
 
         Raises:
             CallRefusedError: there is no room any more.
-            CallerError: the offer can't be served after all.
+            CallerError: the offer can't be served after all, or the session can't be resumed.
         """
-        return cast("OpenedCall", await self._nursery.start(self._hold, offer, options, caller))
+        return cast("OpenedCall", await self._nursery.start(self._hold, offer, options, caller, resume))
 
     async def _hold(
         self,
         offer: Offer,
         options: CallOptions,
         caller: Caller,
+        wish: Resume | None,
         task_status: trio.TaskStatus[OpenedCall],
     ) -> None:
         """The whole life of one call; what is raised before the answer is the request's, later nothing is raised."""
@@ -158,7 +165,10 @@ class WebRtcCalls:
                 opened = OpenedCall(
                     key=new_call_key(), etag=call.etag, answer=answer, links=link_headers(servers)
                 )
-                await self._converse(services, place, call, opened, options, task_status)
+                resumed = None
+                if wish is not None:
+                    resumed = await go_on_with(wish, caller.identity, services, self._desk.registry)
+                await self._converse(services, place, call, opened, options, resumed, task_status)
             finally:
                 await peer.aclose()
 
@@ -169,6 +179,7 @@ class WebRtcCalls:
         call: WebRtcCall,
         opened: OpenedCall,
         options: CallOptions,
+        resumed: Resumed | None,
         task_status: trio.TaskStatus[OpenedCall],
     ) -> None:
         transport = WebRtcTransport(call.peer, options, self._desk.message_rate())
@@ -179,6 +190,7 @@ class WebRtcCalls:
                 identity=call.identity,
                 wire=Wire.WEBRTC,
                 limits=CallLimits(self._desk.settings),
+                resumed=resumed,
             ) as session:
                 call.session = session
                 self._calls[opened.key] = call

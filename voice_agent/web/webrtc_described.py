@@ -8,8 +8,16 @@ import attrs
 
 from voice_agent.core.errors import (
     InvalidFieldError,
+    InvalidJsonError,
     InvalidSdpError,
     NoCommonCodecError,
+    NotAnObjectError,
+    ResumeExpiredError,
+    ResumeForeignError,
+    ResumeTokenUsedError,
+    ResumeTokenWrongError,
+    ResumeUnavailableError,
+    ResumeUnknownError,
     TooManyCandidatesError,
     UnsupportedMediaError,
 )
@@ -23,7 +31,7 @@ from voice_agent.core.request_errors import (
     TooManyCallsError,
     UnsupportedContentTypeError,
 )
-from voice_agent.transports.webrtc.signalling import FRAGMENT_TYPE, OFFER_TYPE
+from voice_agent.transports.webrtc.signalling import FRAGMENT_TYPE, OFFER_TYPE, RESUME_HEADER
 from voice_agent.web.described import Answer, Body, Header, Operation
 from voice_agent.web.query import parameter
 
@@ -59,6 +67,12 @@ BEGIN: Final = Operation(
     summary="Begin a call: WHIP (RFC 9725).",
     tag=_TAG,
     query=CallQuery,
+    headers=(
+        Header(
+            name=RESUME_HEADER,
+            why="Which session goes on behind a lost connection: the object `resume` of the protocol's `start`, as JSON.",
+        ),
+    ),
     body=Body(
         content_type=OFFER_TYPE,
         why="An SDP offer (RFC 8866).",
@@ -76,7 +90,9 @@ BEGIN: Final = Operation(
     ),
     errors=(
         InvalidFieldError,
+        InvalidJsonError,
         InvalidSdpError,
+        NotAnObjectError,
         BodyTooLargeError,
         UnsupportedContentTypeError,
         UnsupportedMediaError,
@@ -85,6 +101,12 @@ BEGIN: Final = Operation(
         TooManyCallsError,
         ServerFullError,
         ServerDrainingError,
+        ResumeUnknownError,
+        ResumeTokenWrongError,
+        ResumeTokenUsedError,
+        ResumeForeignError,
+        ResumeExpiredError,
+        ResumeUnavailableError,
     ),
 )
 TRICKLE: Final = Operation(

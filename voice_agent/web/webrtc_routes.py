@@ -15,7 +15,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from voice_agent.access.admitted import admitted
 from voice_agent.access.caller import Caller
 from voice_agent.access.refusal import Refusal
-from voice_agent.core.commands import CallOptions
+from voice_agent.core.commands import CallOptions, Resume
 from voice_agent.core.errors import CallerError, InvalidSdpError, UnauthenticatedError
 from voice_agent.core.identity import Identity, Scope
 from voice_agent.core.request_errors import (
@@ -31,10 +31,12 @@ from voice_agent.transports.webrtc.sdp import Offer, parse_offer
 from voice_agent.transports.webrtc.signalling import (
     FRAGMENT_TYPE,
     OFFER_TYPE,
+    RESUME_HEADER,
     Fragment,
     etag_matches,
     parse_fragment,
     parse_options,
+    parse_resume_header,
 )
 from voice_agent.web import webrtc_described
 from voice_agent.web.described import described
@@ -101,8 +103,10 @@ class WebRtcDesk(Protocol):
         """Return why no call is taken now from the caller, or None; counts either."""
         ...
 
-    async def open_call(self, offer: Offer, options: CallOptions, caller: Caller) -> OpenedCall:
-        """Begin a call; raises :class:`CallRefusedError` and :class:`CallerError`."""
+    async def open_call(
+        self, offer: Offer, options: CallOptions, caller: Caller, resume: Resume | None
+    ) -> OpenedCall:
+        """Begin a call, or go on with one; raises :class:`CallRefusedError` and :class:`CallerError`."""
         ...
 
     def find(self, key: str, identity: Identity) -> SignalledCall | None:
@@ -132,7 +136,9 @@ class WebRtcRoutes:
         try:
             text = await _body(OFFER_TYPE, self.desk.max_offer_bytes)
             options = parse_options(request.args.items(multi=True), self.desk.defaults)
-            opened = await self.desk.open_call(parse_offer(text, self.desk.policy), options, caller)
+            resume = parse_resume_header(request.headers.get(RESUME_HEADER))
+            offer = parse_offer(text, self.desk.policy)
+            opened = await self.desk.open_call(offer, options, caller, resume)
         except CallerError as error:
             return problem_of(error)
         except CallRefusedError as error:

@@ -10,14 +10,18 @@ from typing import Final
 
 import attrs
 
-from voice_agent.core.commands import CallOptions
+from voice_agent.core.commands import CallOptions, Resume
 from voice_agent.core.errors import InvalidFieldError, InvalidSdpError
+from voice_agent.core.strict_json import load_object
 from voice_agent.transports.webrtc.candidates import AddressPolicy, judge_candidates
 from voice_agent.transports.webrtc.sdp import attribute, check_credentials, split_lines
-from voice_agent.transports.wire import parse_start
+from voice_agent.transports.wire import parse_resume, parse_start
 
 OFFER_TYPE: Final = "application/sdp"
 FRAGMENT_TYPE: Final = "application/trickle-ice-sdpfrag"
+
+RESUME_HEADER: Final = "Voice-Agent-Resume"
+"""Holds the object ``resume`` of a ``start`` as JSON. It is a header because addresses are logged, and the token is a secret."""
 
 LOCATION_BYTES: Final = 24
 """192 random bits: who has not been told an address does not find it."""
@@ -96,6 +100,17 @@ def parse_options(pairs: Iterable[tuple[str, str]], defaults: CallOptions = _DEF
             raise InvalidFieldError("partials must be true or false", field=name)
         fields[name] = _BOOLEANS[value] if name == "partials" else value
     return parse_start(fields, defaults).options
+
+
+def parse_resume_header(text: str | None) -> Resume | None:
+    """Read which session a caller goes on with; None where there is no such header.
+
+    Raises:
+        InvalidJsonError: no JSON, or JSON that two readers could understand differently.
+        NotAnObjectError: JSON, but no object.
+        InvalidFieldError: a field is missing, unknown, of the wrong type or out of range.
+    """
+    return None if text is None else parse_resume(load_object(text))
 
 
 def new_call_key() -> str:
