@@ -16,9 +16,10 @@ from voice_agent.web.event_stream import CUT_OFF, HEARTBEAT_SECONDS
 from voice_agent.web.journal_routes import MAX_ENTRIES, EntryQuery, JournalQuery, create_journal_routes
 from voice_agent.web.journal_routes import MAX_LIMIT as JOURNALS_AT_ONCE
 from voice_agent.web.journal_views import KeptSession
+from voice_agent.web.node_routes import NodeList, NodeSummary, create_node_routes
 from voice_agent.web.operations_routes import DrainBegun, create_operations_routes
 from voice_agent.web.scopes import need_of
-from voice_agent.web.session_routes import MAX_LIMIT, SessionQuery, create_session_routes
+from voice_agent.web.session_routes import MAX_LIMIT, SessionPage, SessionQuery, create_session_routes
 
 DOCUMENT = (Path(__file__).parents[2] / "docs/admin.md").read_text()
 
@@ -31,6 +32,7 @@ def test_every_request_stands_in_the_table_with_its_scope() -> None:
         create_session_routes(nobody),
         create_operations_routes(nobody),
         create_journal_routes(nobody),
+        create_node_routes(nobody),
     ):
         state = Recorder(routes)
         for function in blueprint.deferred_functions:
@@ -65,7 +67,12 @@ def test_every_filter_is_explained_and_no_other() -> None:
 
 def test_the_examples_have_the_members_that_are_sent() -> None:
     """A client can be written from the page."""
-    page, kept, drain = (json.loads(text) for text in re.findall(r"```json\n(.*?)```", DOCUMENT, re.DOTALL))
+    page, kept, nodes, drain = (
+        json.loads(text) for text in re.findall(r"```json\n(.*?)```", DOCUMENT, re.DOTALL)
+    )
+    assert list(page) == [field.name for field in attrs.fields(SessionPage)]
+    assert list(nodes) == [field.name for field in attrs.fields(NodeList)]
+    assert list(nodes["nodes"][0]) == [field.name for field in attrs.fields(NodeSummary)]
     assert list(page["sessions"][0]) == [field.name for field in attrs.fields(SessionSummary)]
     assert list(kept["journals"][0]) == [field.name for field in attrs.fields(KeptSession)]
     assert list(drain) == [field.name for field in attrs.fields(DrainBegun)]

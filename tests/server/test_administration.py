@@ -65,7 +65,7 @@ class Place:
 
     services: Services
     nursery: trio.Nursery
-    registry: CallRegistry = attrs.field(factory=lambda: CallRegistry(100))
+    registry: CallRegistry = attrs.field(factory=lambda: CallRegistry(100, node="n1"))
     stopping: Stopping = attrs.field(factory=lambda: Stopping(CurrentSettings(SETTINGS)))
     administration: Administration = attrs.field(init=False)
     app: QuartTrio = attrs.field(init=False)
@@ -145,6 +145,7 @@ async def test_a_session_is_shown_with_all_that_is_known(autojump_clock: MockClo
     assert abs(datetime.now(UTC) - opened_at) < timedelta(minutes=1)
     assert shown == {
         "id": session.id,
+        "node": "n1",
         "key": "acme-1",
         "tenant": "acme",
         "wire": "webrtc",
@@ -223,6 +224,7 @@ async def test_pages_hold_everything_once(autojump_clock: MockClock, place: Plac
     """Page by page every session comes once, though calls come and go in between; the last page says so."""
     sessions = [await place.call(ACME) for _ in range(7)]
     seen: list[str] = []
+    places: list[tuple[str, str]] = []
     cursor: str | None = None
     pages = 0
     while pages == 0 or cursor is not None:
@@ -230,6 +232,7 @@ async def test_pages_hold_everything_once(autojump_clock: MockClock, place: Plac
         page = await place.get(f"/v1/sessions{query}", ACME)
         assert len(page["sessions"]) <= 3
         seen += [one["id"] for one in page["sessions"]]
+        places += [(one["opened_at"], one["id"]) for one in page["sessions"]]
         cursor = page["next"]
         pages += 1
         if pages == 1:
@@ -237,14 +240,27 @@ async def test_pages_hold_everything_once(autojump_clock: MockClock, place: Plac
             sessions[6][1].hang_up()
             await sessions[6][0].closed.wait()
     assert pages == 3
-    assert seen == [session.id for session, _ in reversed(sessions)]
+    assert places == sorted(places, reverse=True)
+    assert sorted(seen) == sorted(session.id for session, _ in sessions)
     exact = await place.get("/v1/sessions?limit=7", ACME)
     assert (len(exact["sessions"]), exact["next"]) == (7, None)
 
 
 @pytest.mark.parametrize(
     "query",
-    ["limit=0", "limit=201", "limit=x", "state=open", "cursor=A", "cursor=", "tenant=acme", "key=", "wire=x"],
+    [
+        "limit=0",
+        "limit=201",
+        "limit=x",
+        "state=open",
+        "cursor=A",
+        "cursor=",
+        "cursor=zzzzzzzzzz-a",
+        "cursor=1-",
+        "tenant=acme",
+        "key=",
+        "wire=x",
+    ],
 )
 async def test_what_can_t_be_asked_is_refused(autojump_clock: MockClock, place: Place, query: str) -> None:
     """400 with the parameter's name."""

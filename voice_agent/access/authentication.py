@@ -19,7 +19,13 @@ from voice_agent.access.claims import SUBJECT_PREFIX
 from voice_agent.access.key_source import KeySource
 from voice_agent.access.keys import PREFIX, KeyTable
 from voice_agent.access.rejection import Reason, RejectedError
-from voice_agent.access.tickets import Ticket, Tickets
+from voice_agent.access.tickets import (
+    NoTicketsElsewhere,
+    Ticket,
+    Tickets,
+    TicketsElsewhere,
+    random_text,
+)
 from voice_agent.access.tokens import Tokens, takes_tokens
 from voice_agent.core.errors import SettingsError, UnauthenticatedError
 from voice_agent.core.identity import ANONYMOUS, Identity
@@ -40,17 +46,25 @@ async def open_authenticator(
     metrics: Metrics,
     failures: FailureLimiter | None = None,
     now: Callable[[], float] = time.time,
+    new_ticket: Callable[[], str] = random_text,
+    elsewhere: TicketsElsewhere | None = None,
 ) -> AsyncIterator["ServerAuthenticator"]:
     """Judge credentials for as long as the block lasts, by the settings in force at each use.
 
-    ``now`` is Unix time, which expiry is about; Trio's clock starts anywhere.
+    ``now`` is Unix time, which expiry is about; Trio's clock starts anywhere. ``elsewhere`` knows tickets that this
+    process did not give.
 
     Raises:
         SettingsError: the keys are no list of keys, or the file with the key set can't be used.
     """
     try:
         authenticator = ServerAuthenticator(
-            current, metrics=metrics, failures=failures or NoFailureLimit(), now=now
+            current,
+            metrics=metrics,
+            failures=failures or NoFailureLimit(),
+            now=now,
+            new_ticket=new_ticket,
+            elsewhere=elsewhere or NoTicketsElsewhere(),
         )
     except KeysError as error:
         raise SettingsError(f"access.keys: {error}", field="access.keys") from None
@@ -74,6 +88,8 @@ class ServerAuthenticator:
         metrics: Metrics,
         failures: FailureLimiter,
         now: Callable[[], float],
+        new_ticket: Callable[[], str] = random_text,
+        elsewhere: TicketsElsewhere,
     ) -> None:
         self._current = current
         self._metrics = metrics
@@ -82,7 +98,8 @@ class ServerAuthenticator:
             metrics.auth_failures_total.labels(reason)
         self._failures = failures
         self._now = now
-        self._tickets = Tickets(current)
+        self._tickets = Tickets(current, new_ticket)
+        self._elsewhere = elsewhere
         self._source = KeySource(current, metrics)
         self._tokens = Tokens(current, self._source)
         self._keys_text = current.now.access.keys
@@ -107,12 +124,13 @@ class ServerAuthenticator:
             UnauthenticatedError: they are wrong, expired or used; never says which part was wrong.
             TooManyFailuresError: the address has failed too often.
             TokenKeysUnavailableError: no key set has come yet, so that a token can't be judged.
+            UnavailableError: the node that gave the ticket does not answer.
         """
         if not credentials.are_shown:
             raise UnauthenticatedError("Show a key or a token.")
         now = self._now()
         # First, because the first handshake that shows a ticket uses it up, however that ends.
-        ticket = None if credentials.ticket is None else self._tickets.take(credentials.ticket)
+        ticket = None if credentials.ticket is None else await self._take(credentials.ticket)
         wait_seconds = self._failures.wait_seconds(address)
         if wait_seconds > 0:
             # No line in the audit: whoever floods the server would flood that too.
@@ -134,6 +152,13 @@ class ServerAuthenticator:
         ticket = self._tickets.issue(identity, address=address, now=self._now())
         audit_ticket(identity, address=address)
         return ticket
+
+    def take_ticket(self, text: str) -> Ticket | None:
+        """Use up a ticket of this process for another one, which will judge it."""
+        return self._tickets.take(text)
+
+    async def _take(self, text: str) -> Ticket | None:
+        return self._tickets.take(text) or await self._elsewhere.redeem(text)
 
     async def _judge(
         self, credentials: Credentials, ticket: Ticket | None, *, address: str, now: float

@@ -7,7 +7,8 @@ harm where addresses and subprotocols end up: in logs, histories and screens.
 import hashlib
 import math
 import secrets
-from typing import Final
+from collections.abc import Callable
+from typing import Final, Protocol
 
 import attrs
 
@@ -26,6 +27,31 @@ class Ticket:
     expires_at: float
 
 
+class TicketsElsewhere(Protocol):
+    """The tickets that other nodes gave."""
+
+    async def redeem(self, text: str) -> Ticket | None:
+        """Use one up; None for what is no such ticket, or was used.
+
+        Raises:
+            UnavailableError: the node that gave it does not answer.
+        """
+        ...
+
+
+class NoTicketsElsewhere:
+    """There are no other nodes."""
+
+    async def redeem(self, _text: str) -> Ticket | None:
+        """Return none."""
+        return None
+
+
+def random_text() -> str:
+    """Return the text of a ticket that is good at the process that gave it."""
+    return secrets.token_urlsafe(TICKET_BYTES)
+
+
 class Tickets:
     """The tickets that were given and not used yet.
 
@@ -33,8 +59,10 @@ class Tickets:
     none. Times are Unix time in seconds.
     """
 
-    def __init__(self, current: CurrentSettings) -> None:
+    def __init__(self, current: CurrentSettings, new_text: Callable[[], str] = random_text) -> None:
+        """``new_text`` makes the text of a ticket, which nobody may be able to guess."""
         self._current = current
+        self._new_text = new_text
         self._tickets: dict[bytes, Ticket] = {}
         self._held: dict[str, dict[bytes, None]] = {}
         """The same by who asked; both in the order of asking."""
@@ -55,7 +83,7 @@ class Tickets:
             self._take(next(iter(held)))
         while len(self) >= access.max_tickets:
             self._take(next(iter(self._tickets)))
-        text = secrets.token_urlsafe(TICKET_BYTES)
+        text = self._new_text()
         hashed = _hashed(text)
         self._tickets[hashed] = Ticket(
             identity=attrs.evolve(identity, scopes=identity.scopes & {Scope.CALL}),

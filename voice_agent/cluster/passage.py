@@ -55,8 +55,6 @@ class Passage:
     scheme: str
     host: str
     came_by_proxy: bool
-    is_alone: bool = False
-    """Whether the node is to answer for itself and not for all."""
 
 
 @attrs.frozen

@@ -2,8 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from itertools import islice
-from typing import Final
+from operator import itemgetter
 
 import attrs
 
@@ -19,10 +18,8 @@ from voice_agent.session.tap import Listener
 from voice_agent.settings.effective import EffectiveSettings
 from voice_agent.web.operations_routes import DrainBegun
 from voice_agent.web.sender import Sender
+from voice_agent.web.session_cursor import cursor_of, place_of, read_cursor
 from voice_agent.web.session_routes import SessionPage, SessionQuery
-
-_BASE: Final = 36
-"""Cursors are numbers of sessions, written so that nobody counts on their being numbers."""
 
 
 @attrs.frozen(kw_only=True)
@@ -40,17 +37,21 @@ class Administration:
 
     def page(self, who: Sender, query: SessionQuery) -> SessionPage:
         """Return a page of the sessions that are wanted and that ``who`` sees."""
-        before = None if query.cursor is None else int(query.cursor, _BASE)
-        wanted = (
-            one
-            for one in self.registry.summaries(before=before)
-            if who.identity.sees(one.summary.tenant) and query.admits(one.summary)
+        before = None if query.cursor is None else read_cursor(query.cursor)
+        wanted = sorted(
+            (
+                (place_of(one.opened_at, one.id), one)
+                for one in self.registry.summaries()
+                if who.identity.sees(one.tenant) and query.admits(one)
+            ),
+            key=itemgetter(0),
+            reverse=True,
         )
-        found = list(islice(wanted, query.limit + 1))
+        found = [(place, one) for place, one in wanted if before is None or place < before][: query.limit + 1]
         page = found[: query.limit]
         return SessionPage(
-            sessions=tuple(one.summary for one in page),
-            next=_base36(page[-1].number) if len(found) > query.limit else None,
+            sessions=tuple(one for _, one in page),
+            next=cursor_of(page[-1][0]) if len(found) > query.limit else None,
         )
 
     def find(self, who: Sender, session_id: str) -> SessionSummary:
@@ -118,12 +119,3 @@ class Administration:
 
 def _audit(who: Sender, action: str, target: str = "") -> None:
     audit(actor=who.identity.key_id, action=action, outcome=Outcome.DONE, target=target, address=who.address)
-
-
-def _base36(number: int) -> str:
-    digits = "0123456789abcdefghijklmnopqrstuvwxyz"
-    text = ""
-    while number:
-        number, digit = divmod(number, _BASE)
-        text = digits[digit] + text
-    return text or "0"

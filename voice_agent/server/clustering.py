@@ -17,10 +17,12 @@ from voice_agent.cluster.sqlite import SqliteDirectory
 from voice_agent.core.worker import WorkerPlace
 from voice_agent.observability.cluster_metrics import ClusterMetrics
 from voice_agent.server.calls import CallDesk
+from voice_agent.server.ticket_exchange import TicketExchange
 from voice_agent.session.body_error import BodyError
 from voice_agent.session.store.protocol import Store
 from voice_agent.session.store.sqlite import SqliteStore
 from voice_agent.settings.schema import ClusterSettings, Settings
+from voice_agent.web.node_routes import NodeList, NodeSummary
 
 
 @attrs.frozen(kw_only=True)
@@ -32,6 +34,35 @@ class Clustering:
     handles: Handles
     signer: Signer | None
     """None without a secret."""
+
+    def nodes(self) -> NodeList:
+        """Return the nodes as they were heard of last."""
+        own = self.membership.own
+        seen = sorted((own, *self.membership.others), key=lambda sighting: sighting.beat.node)
+        return NodeList(
+            nodes=tuple(
+                NodeSummary(
+                    node=one.beat.node,
+                    is_self=one is own,
+                    state=one.beat.state,
+                    version=one.beat.version,
+                    calls=one.beat.calls,
+                    capacity=one.beat.capacity,
+                    load=one.beat.load,
+                    age_seconds=one.age_seconds,
+                    address=one.beat.advertised_url,
+                )
+                for one in seen
+            ),
+            is_directory_away=self.membership.is_away,
+        )
+
+    @property
+    def tickets(self) -> TicketExchange:
+        """What uses up the tickets of other nodes."""
+        return TicketExchange(
+            handles=self.handles, signer=self.signer, membership=self.membership, couriers=self.couriers
+        )
 
 
 @asynccontextmanager

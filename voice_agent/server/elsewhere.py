@@ -17,10 +17,8 @@ import trio
 from voice_agent.access.admitted import admitted
 from voice_agent.access.client import Client
 from voice_agent.cluster.beat import Beat
-from voice_agent.cluster.handles import Handles
-from voice_agent.cluster.membership import Membership
-from voice_agent.cluster.passage import HEADER, MAX_HOPS, Passage, PassageError, Signer
-from voice_agent.cluster.passing import Couriers, Headers, Receive, Request, Send, without_hop_by_hop
+from voice_agent.cluster.passage import HEADER, MAX_HOPS, Passage, PassageError
+from voice_agent.cluster.passing import Headers, Receive, Request, Send, without_hop_by_hop
 from voice_agent.core.errors import StoreCorruptError, StoreUnavailableError
 from voice_agent.core.identity import Identity
 from voice_agent.core.journal import RecordState, SessionRecord
@@ -34,8 +32,12 @@ from voice_agent.core.request_errors import (
 )
 from voice_agent.core.units import SECONDS
 from voice_agent.observability.cluster_metrics import ClusterMetrics
+from voice_agent.server.clustering import Clustering
+from voice_agent.server.everywhere import Captured, merged_page
+from voice_agent.server.ticket_exchange import INTERNAL_TICKETS, TicketOffice
 from voice_agent.session.registry import CallRegistry
 from voice_agent.session.store.protocol import Store
+from voice_agent.session.summary import SessionState
 from voice_agent.web.app import MAX_BODY_BYTES
 from voice_agent.web.session_routes import PATH as SESSIONS_PATH
 from voice_agent.web.webrtc_routes import PATH as WEBRTC_PATH
@@ -107,13 +109,11 @@ class Elsewhere:
     """What other nodes have to do with requests to this one."""
 
     web: Asgi
-    membership: Membership
-    couriers: Couriers
-    handles: Handles
-    signer: Signer | None
-    """None without a secret: then nothing is passed on, and nobody's word is taken."""
+    clustering: Clustering
+    """Without a signer nothing is passed on, and nobody's word is taken."""
     registry: CallRegistry
     store: Store | None
+    tickets: TicketOffice
     metrics: ClusterMetrics
     now: Callable[[], float] = time
 
@@ -124,10 +124,10 @@ class Elsewhere:
             PassageRefusedError: something is said that can't be believed.
         """
         values = [value for name, value in scope["headers"] if name == _HEADER]
-        if self.signer is None or not values:
+        if self.clustering.signer is None or not values:
             return None
         try:
-            return self.signer.read(
+            return self.clustering.signer.read(
                 values[0].decode("latin-1"),
                 method=scope.get("method", ""),
                 target=target_of(scope),
@@ -144,6 +144,12 @@ class Elsewhere:
             UnavailableError: another node would have to answer, and can't; nothing has been sent.
             CallerError: the request can't be passed on; nothing has been sent.
         """
+        if crossing.path == INTERNAL_TICKETS and crossing.passage is not None:
+            await self.tickets.answer(await read_body(receive), send)
+            return
+        if self._concerns_all(crossing):
+            await self._list_everywhere(crossing, receive, send)
+            return
         owner = await self._owner(crossing)
         if owner is None:
             await self.web(crossing.inside, receive, send)
@@ -169,19 +175,24 @@ class Elsewhere:
         return None if owner is None or owner.node in crossing.via else owner
 
     async def _owner_of_session(self, session_id: str, who: Identity) -> Beat | None:
-        if self.registry.find_summary(session_id) is not None or len(session_id) > MAX_ID_CHARACTERS:
+        known = self.registry.find_summary(session_id)
+        if (known is not None and known.state is not SessionState.ENDED) or len(
+            session_id
+        ) > MAX_ID_CHARACTERS:
             return None
         record = await self._record(session_id)
-        if record is None or record.node == self.membership.node or not who.sees(record.tenant):
+        if record is None or record.node == self.clustering.membership.node or not who.sees(record.tenant):
             return None
-        owner = self.membership.find(record.node)
+        if known is not None and record.state is not RecordState.OPEN:
+            return None  # it ended here; it didn't go on elsewhere
+        owner = self.clustering.membership.find(record.node)
         is_owned = record.state is RecordState.OPEN and record.lease_until > self.now()
-        if self.signer is None and is_owned:
+        if self.clustering.signer is None and is_owned:
             self._no_secret()
         if owner is None and is_owned:
             self.metrics.passed_on_total.labels("away").inc()
             raise NodeAwayError(f"The node {record.node} has it, and nothing is heard of it.")
-        return owner if self.signer is not None else None
+        return owner if self.clustering.signer is not None else None
 
     async def _record(self, session_id: str) -> SessionRecord | None:
         if self.store is None:
@@ -195,10 +206,10 @@ class Elsewhere:
             return None
 
     def _holder_of_call(self, key: str) -> Beat | None:
-        tag = self.handles.maker_of(key)
+        tag = self.clustering.handles.maker_of(key)
         if tag is None:
             return None
-        holder = self.membership.find_by_tag(tag)
+        holder = self.clustering.membership.find_by_tag(tag)
         if holder is None:
             self.metrics.passed_on_total.labels("away").inc()
             raise NodeAwayError("The node that has the call is not there.")
@@ -208,15 +219,40 @@ class Elsewhere:
         self.metrics.passed_on_total.labels("no_secret").inc()
         raise NotPassedOnError("Another node has it; nodes pass requests on when they have a cluster.secret.")
 
+    # -- all of them ----------------------------------------------------------------------------------------------
+
+    def _concerns_all(self, crossing: Crossing) -> bool:
+        return (
+            (crossing.method, crossing.path) == ("GET", SESSIONS_PATH)
+            and self.clustering.signer is not None
+            and crossing.identity is not None
+            and crossing.passage is None
+            and bool(self.clustering.membership.others)
+        )
+
+    async def _list_everywhere(self, crossing: Crossing, receive: Receive, send: Send) -> None:
+        own = Captured()
+        await self.web(crossing.inside, receive, own.send)
+        if not own.is_page:
+            await own.pass_on(send)
+            return
+
+        async def ask(node: Beat) -> tuple[int, bytes]:
+            return await self.clustering.couriers.ask(node, self.request_to(node, crossing))
+
+        others = [sighting.beat for sighting in self.clustering.membership.others]
+        query = crossing.outside.get("query_string", b"")
+        await own.pass_on(send, await merged_page(bytes(own.body), query, others, ask))
+
     # -- passing on -----------------------------------------------------------------------------------------------
 
     async def _pass_on(self, owner: Beat, crossing: Crossing, receive: Receive, send: Send) -> None:
-        body = await _read_body(receive)
+        body = await read_body(receive)
         request = self.request_to(owner, crossing, body)
         began_at = trio.current_time()
         outcome = "answered"
         try:
-            status = await self.couriers.pass_on(owner, request, receive, send)
+            status = await self.clustering.couriers.pass_on(owner, request, receive, send)
         except (NodeAwayError, NodeSilentError) as error:
             outcome = "away" if isinstance(error, NodeAwayError) else "silent"
             log.warning(
@@ -230,34 +266,31 @@ class Elsewhere:
             if not crossing.path.endswith("/events"):
                 self.metrics.passed_on_seconds.observe(trio.current_time() - began_at)
 
-    def request_to(
-        self, node: Beat, crossing: Crossing, body: bytes = b"", *, is_alone: bool = False
-    ) -> Request:
+    def request_to(self, node: Beat, crossing: Crossing, body: bytes = b"") -> Request:
         """Return a client's request as it is sent to another node: with its credentials, and where it came from."""
-        assert self.signer is not None  # noqa: S101 (nobody is found without a secret)
+        assert self.clustering.signer is not None  # noqa: S101 (nobody is found without a secret)
         target = target_of(crossing.outside)
         passage = Passage(
             to=node.node,
-            via=(*crossing.via, self.membership.node),
+            via=(*crossing.via, self.clustering.membership.node),
             at=self.now(),
             address=crossing.client.address,
             scheme=crossing.client.scheme,
             host=crossing.client.host,
             came_by_proxy=crossing.client.came_by_proxy,
-            is_alone=is_alone,
         )
         headers: Headers = [
             (name, value)
             for name, value in without_hop_by_hop(list(crossing.outside["headers"]))
             if name not in _REPLACED
         ]
-        signed = self.signer.sign(passage, method=crossing.method, target=target)
+        signed = self.clustering.signer.sign(passage, method=crossing.method, target=target)
         return Request(
             method=crossing.method, target=target, headers=[*headers, (_HEADER, signed.encode())], body=body
         )
 
 
-async def _read_body(receive: Receive) -> bytes:
+async def read_body(receive: Receive) -> bytes:
     """Return the request's body; how long it may take is the connection guard's business.
 
     Raises:

@@ -55,6 +55,7 @@ from voice_agent.server.signals import OBEYED_SIGNALS, obey_signals
 from voice_agent.server.stopping import LAST_RESORT_SECONDS, Stopping
 from voice_agent.server.storage import open_storage
 from voice_agent.server.systemd import ServiceManager
+from voice_agent.server.ticket_exchange import TicketOffice
 from voice_agent.server.tls import ServerTls, open_tls
 from voice_agent.server.traced_requests import TracedRequests, open_tracing
 from voice_agent.server.webrtc_calls import open_webrtc_calls
@@ -69,6 +70,7 @@ from voice_agent.settings.schema import Settings
 from voice_agent.transports.webrtc.media_thread import open_media_thread
 from voice_agent.web.app import create_app
 from voice_agent.web.journal_routes import create_journal_routes
+from voice_agent.web.node_routes import create_node_routes
 from voice_agent.web.operations_routes import create_operations_routes
 from voice_agent.web.session_routes import create_session_routes
 from voice_agent.web.ticket_routes import create_ticket_routes
@@ -160,7 +162,7 @@ async def _open_server(
     ):
         services = attrs.evolve(opened, storage=None if stored is None else stored.storage)
         services.supervisor.start_soon(lag.probe, name="loop lag")
-        registry = CallRegistry(lambda: current.now.server.max_calls)
+        registry = CallRegistry(lambda: current.now.server.max_calls, node=node)
         limiter = Limiter(current, on_hit=lambda limit: metrics.limit_hits_total.labels(limit).inc())
         admission = Admission(
             current,
@@ -176,8 +178,6 @@ async def _open_server(
         server: HttpServer | None = None
         async with (
             open_media_thread() as media,
-            open_webrtc_calls(desk, media.open_peer) as webrtc_calls,
-            open_authenticator(current, metrics=metrics, failures=limiter) as authenticator,
             open_clustering(
                 settings,
                 node=node,
@@ -187,6 +187,14 @@ async def _open_server(
                 on_owed=limiter.charge,
                 place=place,
             ) as clustering,
+            open_webrtc_calls(desk, media.open_peer, clustering.handles.new) as webrtc_calls,
+            open_authenticator(
+                current,
+                metrics=metrics,
+                failures=limiter,
+                new_ticket=clustering.handles.new,
+                elsewhere=clustering.tickets,
+            ) as authenticator,
         ):
             limiter.shared = clustering.membership
             metrics.media_tasks.set_function(media.count_tasks)
@@ -213,6 +221,7 @@ async def _open_server(
                     create_session_routes(administration),
                     create_journal_routes(journals),
                     create_operations_routes(administration),
+                    create_node_routes(clustering),
                     create_ticket_routes(authenticator, current),
                 ],
                 render_all=None if place is None else AllWorkers(place, metrics).render,
@@ -226,10 +235,8 @@ async def _open_server(
                 turnstile=limiter,
                 elsewhere=Elsewhere(
                     web=cast("Asgi", web),
-                    membership=clustering.membership,
-                    couriers=clustering.couriers,
-                    handles=clustering.handles,
-                    signer=clustering.signer,
+                    clustering=clustering,
+                    tickets=TicketOffice(authenticator),
                     registry=registry,
                     store=None if stored is None else stored.store,
                     metrics=metrics.cluster,

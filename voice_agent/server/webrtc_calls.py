@@ -82,10 +82,18 @@ class WebRtcCall:
 class WebRtcCalls:
     """The desk of WebRTC calls; use :func:`open_webrtc_calls` to get one."""
 
-    def __init__(self, desk: CallDesk, nursery: trio.Nursery, open_peer: OpenPeer) -> None:
+    def __init__(
+        self,
+        desk: CallDesk,
+        nursery: trio.Nursery,
+        open_peer: OpenPeer,
+        new_key: Callable[[], str] = new_call_key,
+    ) -> None:
+        """``new_key`` makes the last part of a call's address, which nobody may be able to guess."""
         self._desk = desk
         self._nursery = nursery
         self._open_peer = open_peer
+        self._new_key = new_key
         self._calls: dict[str, WebRtcCall] = {}
         self._server_names = ServerNames()
 
@@ -163,7 +171,7 @@ class WebRtcCalls:
                     - offer.candidates_dropped,
                 )
                 opened = OpenedCall(
-                    key=new_call_key(), etag=call.etag, answer=answer, links=link_headers(servers)
+                    key=self._new_key(), etag=call.etag, answer=answer, links=link_headers(servers)
                 )
                 resumed = None
                 if wish is not None:
@@ -219,10 +227,12 @@ def _peer_config(settings: Settings, servers: tuple[IceServer, ...]) -> PeerConf
 
 
 @asynccontextmanager
-async def open_webrtc_calls(desk: CallDesk, open_peer: OpenPeer) -> AsyncIterator[WebRtcCalls]:
+async def open_webrtc_calls(
+    desk: CallDesk, open_peer: OpenPeer, new_key: Callable[[], str] = new_call_key
+) -> AsyncIterator[WebRtcCalls]:
     """Hold the nursery of WebRTC calls; leaving it cancels those that a drain has left."""
     async with trio.open_nursery() as nursery:
         try:
-            yield WebRtcCalls(desk, nursery, open_peer)
+            yield WebRtcCalls(desk, nursery, open_peer, new_key)
         finally:
             nursery.cancel_scope.cancel()

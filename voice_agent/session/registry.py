@@ -23,16 +23,10 @@ REMEMBERED_SECONDS: Final = 10 * MINUTES
 
 
 @attrs.frozen
-class Numbered:
-    """A summary with its place in the order in which calls were opened, for paging."""
-
-    number: int
-    summary: SessionSummary
-
-
-@attrs.frozen
 class _Ended:
-    numbered: Numbered
+    number: int
+    """Its place in the order in which calls were opened."""
+    summary: SessionSummary
     forgotten_at: float
 
 
@@ -53,8 +47,9 @@ class Place:
 class CallRegistry:
     """The open calls of a process. A call is in here for exactly as long as its ``place`` block."""
 
-    def __init__(self, max_calls: int | Callable[[], int]) -> None:
-        """``max_calls`` may be a function, which is asked whenever it matters."""
+    def __init__(self, max_calls: int | Callable[[], int], *, node: str = "") -> None:
+        """``max_calls`` may be a function, which is asked whenever it matters; ``node`` is whose calls these are."""
+        self._node = node
         self._max_calls = max_calls if callable(max_calls) else lambda: max_calls
         self._places_taken = 0
         self._held_by: Counter[str] = Counter()
@@ -112,7 +107,7 @@ class CallRegistry:
         self._sessions[self._calls_enrolled] = session
         if session.is_resumed:
             self._ended = deque(
-                (one for one in self._ended if one.numbered.summary.id != session.id), maxlen=REMEMBERED_ENDED
+                (one for one in self._ended if one.summary.id != session.id), maxlen=REMEMBERED_ENDED
             )
         # Its handshake may have been under way when all were told, or ended.
         if self._all_told is not None:
@@ -148,8 +143,8 @@ class CallRegistry:
         session.tap.close()
         if self.find(session.id) is not None:
             return  # it goes on with another connection
-        summary = summarise(session, ended_at=datetime.now(UTC))
-        self._ended.append(_Ended(Numbered(number, summary), trio.current_time() + REMEMBERED_SECONDS))
+        summary = summarise(session, node=self._node, ended_at=datetime.now(UTC))
+        self._ended.append(_Ended(number, summary, trio.current_time() + REMEMBERED_SECONDS))
 
     def find(self, session_id: str) -> Session | None:
         """Return the open session with the id; of two connections, the one that has it now."""
@@ -160,24 +155,23 @@ class CallRegistry:
         """Return what is to be seen of a session that is open, or ended a short while ago."""
         session = self.find(session_id)
         if session is not None:
-            return summarise(session)
+            return summarise(session, node=self._node)
         return next((one.summary for one in self._remembered() if one.summary.id == session_id), None)
 
-    def summaries(self, *, before: int | None = None) -> Iterator[Numbered]:
-        """Every session that is open or remembered, the newest first; those numbered below ``before`` only.
+    def summaries(self) -> Iterator[SessionSummary]:
+        """Every session that is open or remembered, the one that was opened last first.
 
         Made one by one, as they are asked for; don't wait in between.
         """
         ended = {one.number: one.summary for one in self._remembered()}
         for number in sorted({*self._sessions, *ended}, reverse=True):
-            if before is None or number < before:
-                yield Numbered(number, ended.get(number) or summarise(self._sessions[number]))
+            yield ended.get(number) or summarise(self._sessions[number], node=self._node)
 
-    def _remembered(self) -> Iterator[Numbered]:
+    def _remembered(self) -> Iterator[_Ended]:
         now = trio.current_time()
         while self._ended and self._ended[0].forgotten_at <= now:
             self._ended.popleft()
-        return (ended.numbered for ended in self._ended)
+        return iter(self._ended)
 
     async def tell_all(self, make_notice: Callable[[], Notice]) -> None:
         """Tell every call, and each that comes later, what is made then; one that does not read delays nobody."""

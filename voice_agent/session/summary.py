@@ -25,6 +25,8 @@ class SessionSummary:
     """One session, without a word of what was said."""
 
     id: str
+    node: str
+    """The process that has it, by its name."""
     key: str
     """Who calls: the id of the key, or the subject of the token."""
     tenant: str
@@ -52,12 +54,13 @@ class SessionSummary:
     """How it ended."""
 
 
-def summarise(session: Session, *, ended_at: datetime | None = None) -> SessionSummary:
+def summarise(session: Session, *, node: str = "", ended_at: datetime | None = None) -> SessionSummary:
     """Return what is to be seen of a session now; ``ended_at`` says that it is over."""
     now = session.record or session.close_record(0)
     live = SessionState.ENDING if session.is_ending else SessionState.LIVE
     return SessionSummary(
         id=session.id,
+        node=node,
         key=session.identity.key_id,
         tenant=session.identity.tenant,
         wire=session.wire,

@@ -58,7 +58,7 @@ class OperationsRoutes:
     )
     async def drain(self) -> Response:
         """Begin the drain."""
-        return json_answer(self.control.begin_drain(_who_runs_the_server()), HTTPStatus.ACCEPTED)
+        return json_answer(self.control.begin_drain(who_runs_the_server()), HTTPStatus.ACCEPTED)
 
     @described(
         Operation(
@@ -69,7 +69,7 @@ class OperationsRoutes:
     )
     async def show_settings(self) -> Response:
         """Answer with the settings."""
-        _who_runs_the_server()
+        who_runs_the_server()
         return json_answer(self.control.settings_in_force())
 
 
@@ -84,7 +84,7 @@ def create_operations_routes(control: ServerControl) -> Blueprint:
     return routes
 
 
-def _who_runs_the_server() -> Sender:
+def who_runs_the_server() -> Sender:
     """Return the sender.
 
     Raises:

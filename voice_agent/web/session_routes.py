@@ -15,7 +15,14 @@ from quart import Blueprint, Response, request
 
 from voice_agent.core.errors import InvalidFieldError, SessionClosedError
 from voice_agent.core.identity import Scope
-from voice_agent.core.request_errors import EventsGoneError, NotFoundError, TooManyListenersError
+from voice_agent.core.request_errors import (
+    EventsGoneError,
+    NodeAwayError,
+    NodeSilentError,
+    NotFoundError,
+    NotPassedOnError,
+    TooManyListenersError,
+)
 from voice_agent.core.transport import Wire
 from voice_agent.session.summary import SessionState, SessionSummary
 from voice_agent.session.tap import Listener
@@ -25,12 +32,15 @@ from voice_agent.web.json_answers import json_answer
 from voice_agent.web.query import parameter, read_query
 from voice_agent.web.scopes import needs
 from voice_agent.web.sender import Sender, sender
+from voice_agent.web.session_cursor import MAX_CHARACTERS, PATTERN
 
 PATH: Final = "/v1/sessions"
 MAX_LIMIT: Final = 200
 _EVENT_NUMBER: Final = re.compile(r"(0|[1-9][0-9]{0,17})?", re.ASCII)
 """Empty where a client has had no event yet."""
 _TAG: Final = "sessions"
+ELSEWHERE: Final = (NodeAwayError, NodeSilentError, NotPassedOnError)
+"""What a request about a session can be answered with because another node has it."""
 
 
 @attrs.frozen(kw_only=True)
@@ -45,7 +55,7 @@ class SessionQuery:
     opened_since: datetime | None = parameter(None, "Only sessions that were opened then or later.")
     limit: int = parameter(50, "How many at most.", minimum=1, maximum=MAX_LIMIT)
     cursor: str | None = parameter(
-        None, "The `next` of the page before.", minimum=1, maximum=12, pattern="[0-9a-z]+"
+        None, "The `next` of the page before.", minimum=3, maximum=MAX_CHARACTERS, pattern=PATTERN
     )
 
     def admits(self, summary: SessionSummary) -> bool:
@@ -67,6 +77,8 @@ class SessionPage:
     sessions: tuple[SessionSummary, ...]
     next: str | None
     """The cursor of the next page; None on the last one."""
+    silent_nodes: tuple[str, ...] = ()
+    """Nodes that should have been asked and did not answer: their sessions are missing."""
 
 
 class SessionDirectory(Protocol):
@@ -129,7 +141,7 @@ class SessionRoutes:
             summary="Look at one session; after its end too, for ten minutes at most.",
             tag=_TAG,
             answers=(Answer(why="The session.", body=SessionSummary),),
-            errors=(NotFoundError,),
+            errors=(NotFoundError, *ELSEWHERE),
         )
     )
     async def show(self, session_id: str) -> Response:
@@ -148,7 +160,7 @@ class SessionRoutes:
                 ),
                 Answer(why="It had ended already.", status=HTTPStatus.NO_CONTENT),
             ),
-            errors=(NotFoundError,),
+            errors=(NotFoundError, *ELSEWHERE),
         )
     )
     async def end(self, session_id: str) -> Response:
@@ -185,6 +197,7 @@ class SessionRoutes:
                 SessionClosedError,
                 EventsGoneError,
                 TooManyListenersError,
+                *ELSEWHERE,
             ),
         )
     )

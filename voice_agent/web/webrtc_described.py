@@ -26,6 +26,8 @@ from voice_agent.core.request_errors import (
     EtagMismatchError,
     EtagRequiredError,
     IceRestartUnsupportedError,
+    NodeAwayError,
+    NodeSilentError,
     ServerDrainingError,
     ServerFullError,
     TooManyCallsError,
@@ -36,6 +38,8 @@ from voice_agent.web.described import Answer, Body, Header, Operation
 from voice_agent.web.query import parameter
 
 _TAG: Final = "webrtc"
+ELSEWHERE: Final = (NodeAwayError, NodeSilentError)
+"""What a request about a call can be answered with because another node has it."""
 _EXAMPLE_OFFER: Final = "\r\n".join(
     [
         "v=0", "o=- 1 1 IN IP4 0.0.0.0", "s=-", "t=0 0", "m=audio 9 UDP/TLS/RTP/SAVPF 111", "c=IN IP4 0.0.0.0",
@@ -125,12 +129,14 @@ TRICKLE: Final = Operation(
         EtagMismatchError,
         IceRestartUnsupportedError,
         TooManyCandidatesError,
+        *ELSEWHERE,
     ),
 )
 HANG_UP: Final = Operation(
     summary="End a call: what was said is recognised and told, then it is closed.",
     tag=_TAG,
     answers=(Answer(why="Its end is decided."),),
+    errors=ELSEWHERE,
 )
 LOOK: Final = Operation(
     summary="See that calls are taken here.",
@@ -141,6 +147,7 @@ LOOK_AT_CALL: Final = Operation(
     summary="See whether a call is open.",
     tag=_TAG,
     answers=(Answer(why="It is; there is nothing to read.", status=HTTPStatus.NO_CONTENT),),
+    errors=ELSEWHERE,
 )
 OPTIONS: Final = Operation(
     summary="See which methods there are.",
