@@ -65,15 +65,16 @@ def test_what_is_shown_is_toml_that_loads_to_the_same_settings(
     tmp_path_factory: pytest.TempPathFactory, wanted: Settings
 ) -> None:
     """`settings show` prints a settings file: any host, with quotes, newlines or comments in it, comes back."""
+    fields = fields_by_key(Settings)
     flags = {
         f"{section.name}.{name}": value
         for section in attrs.fields(Settings)
         for name, value in attrs.asdict(getattr(wanted, section.name)).items()
-        if not fields_by_key(Settings)[f"{section.name}.{name}"].secret
+        if not fields[f"{section.name}.{name}"].secret
     }
     shown = render_settings(load_settings(files=(), environ={}, flags=flags))
     path = tmp_path_factory.getbasetemp() / "shown.toml"
-    secrets = tuple(f"{field.name} = " for field in fields_by_key(Settings).values() if field.secret)
+    secrets = tuple(f"{field.name} = " for field in fields.values() if field.secret)
     lines = [line for line in shown.splitlines(keepends=True) if not line.startswith(secrets)]
     path.write_text("".join(lines), encoding="utf-8")
     assert load_settings(files=[path], environ={}).settings == wanted

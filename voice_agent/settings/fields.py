@@ -4,6 +4,7 @@ A schema is an attrs class whose fields are sections; a section is an attrs clas
 :func:`voice_agent.settings.declare.setting`. Nothing here knows which settings there are.
 """
 
+import functools
 import typing
 from collections.abc import Mapping
 from typing import Any, Final, Literal
@@ -97,12 +98,17 @@ class SectionFields:
 
 
 def describe(root: type[Any]) -> tuple[SectionFields, ...]:
-    """Read a schema, in its own order.
+    """Read a schema, in its own order; once, since it is asked for all the time and never changes.
 
     Raises:
         TypeError: a field is of a kind that TOML, environment and flags can't all hold, or has a validator; checks
             that span settings belong into the table of rules, where their message can name each source.
     """
+    return _read(root)  # type: ignore[arg-type]  # mypy takes a class for unhashable
+
+
+@functools.cache
+def _read(root: type[Any]) -> tuple[SectionFields, ...]:
     defaults = root()
     annotations = typing.get_type_hints(root)
     sections = []

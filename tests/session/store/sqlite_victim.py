@@ -1,7 +1,8 @@
-"""Writers of one SQLite file that are killed at random moments, one after the other.
+"""Writers of SQLite files that are killed at random moments, one after the other.
 
 ``python sqlite_victim.py FILE KILLS SEED``: forks a writer, kills it with SIGKILL after some milliseconds, opens the file
-as the next server would, and compares it with what the writer had said was kept. Prints a JSON object at the end.
+as the next server would, and compares it with what the writer had said was kept. Prints a JSON object at the end. A file
+outlives some kills, and is followed by a new one: all of it is read each time.
 """
 
 import json
@@ -20,6 +21,7 @@ from voice_agent.session.store.protocol import Outcome, Write
 from voice_agent.session.store.sqlite import open_sqlite_store
 
 SESSIONS = 4
+KILLS_PER_FILE = 20
 
 
 def record(session_id: str) -> SessionRecord:
@@ -110,17 +112,20 @@ async def verify(path: Path, promised: dict[str, int]) -> dict[str, int]:
 
 def main() -> None:
     path, kills, rng = Path(sys.argv[1]), int(sys.argv[2]), random.Random(int(sys.argv[3]))
-    promised: dict[str, int] = {}
-    wrong = {"holes": 0, "torn": 0, "lost": 0}
-    found: dict[str, int] = {}
-    for _ in range(kills):
-        promised = kill_one(path, rng.random() * 0.03) or promised
-        found = trio.run(verify, path, promised)
-        for kind in wrong:
-            wrong[kind] += found[kind]
-    print(
-        json.dumps({"kills": kills, "promised": sum(promised.values()), **wrong, "entries": found["entries"]})
-    )
+    figures = {"kills": 0, "promised": 0, "holes": 0, "torn": 0, "lost": 0, "entries": 0}
+    while figures["kills"] < kills:
+        promised: dict[str, int] = {}
+        found: dict[str, int] = {}
+        file = path.with_suffix(f".{figures['kills']}.db")
+        for _ in range(min(KILLS_PER_FILE, kills - figures["kills"])):
+            promised = kill_one(file, rng.random() * 0.03) or promised
+            found = trio.run(verify, file, promised)
+            figures["kills"] += 1
+            for kind in ("holes", "torn", "lost"):
+                figures[kind] += found[kind]
+        figures["promised"] += sum(promised.values())
+        figures["entries"] += found["entries"]
+    print(json.dumps(figures))
 
 
 if __name__ == "__main__":
