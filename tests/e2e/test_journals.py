@@ -1,6 +1,7 @@
 """What a real server keeps, read, exported and deleted over HTTP, and gone by itself when its time is over."""
 
 import json
+import runpy
 import signal
 import sqlite3
 import sys
@@ -19,6 +20,7 @@ from voice_agent.access.keys import NewKey, new_key
 
 pytestmark = pytest.mark.e2e
 
+REDIS = runpy.run_path(str(Path(__file__).parents[1] / "redis_servers.py"))
 PATIENCE_SECONDS = 60
 WORDS = "correct horse battery staple"
 KEYS = {name: new_key(name) for name in ("kiosk", "silent", "ops", "stranger")}
@@ -93,7 +95,7 @@ async def test_a_call_is_read_exported_and_deleted(start_server: Any, connect: A
             timeout=PATIENCE_SECONDS,
         ) as ops:
             other = await call(connect, server, KEYS["kiosk"], ["something else"])
-            session = await call(connect, server, KEYS["kiosk"], [f"{WORDS} {n}" for n in range(300)])
+            session = await call(connect, server, KEYS["kiosk"], [f"{WORDS} {n}" for n in range(120)])
             silent = await call(connect, server, KEYS["silent"], [WORDS])
             listed = (await ops.get(f"{server.http}/v1/journals")).json()["journals"]
             assert [one["id"] for one in listed] == [session, other]
@@ -101,12 +103,12 @@ async def test_a_call_is_read_exported_and_deleted(start_server: Any, connect: A
             lasts = _seconds(listed[0]["delete_at"]) - _seconds(listed[0]["ended_at"])
             assert lasts == pytest.approx(48 * 3600)
             text = (await ops.get(f"/{session}/transcript?format=text")).text
-            assert text.splitlines() == [f"{WORDS} {n}" for n in range(300)]
+            assert text.splitlines() == [f"{WORDS} {n}" for n in range(120)]
             async with ops.stream("GET", f"/{session}/export") as answer:
                 lines = [json.loads(line) async for line in answer.aiter_lines()]
             assert lines[0]["record"] == listed[0]
             assert lines[-1] == {"end": {"entries": len(lines) - 2}}
-            assert [line["entry"]["number"] for line in lines[1:-1]] == list(range(1, 302))
+            assert [line["entry"]["number"] for line in lines[1:-1]] == list(range(1, 122))
             assert (await ops.get(f"/{silent}")).status_code == 404
             stranger = await ops.get(f"/{session}/export", headers=shown(KEYS["stranger"]))
             assert stranger.status_code == 404
@@ -124,8 +126,6 @@ async def test_a_call_is_read_exported_and_deleted(start_server: Any, connect: A
                 while json.loads(await caller.get_message())["type"] != "closed":
                     pass
 
-            told = await terminal(server, tmp_path, "show", "--transcript", other)
-            assert told.stdout.decode() == "something else\n"
             told = await terminal(server, tmp_path, "export", session, "-o", str(tmp_path / "call.ndjson"))
             assert told.returncode == 0, told.stderr
             exported = (tmp_path / "call.ndjson").read_text().splitlines()
@@ -191,3 +191,51 @@ async def test_sessions_go_by_themselves(start_server: Any, connect: Any, tmp_pa
         assert 'voice_agent_store_expired_total{what="deleted"} 1.0' in metrics.text
         [told] = [one for one in map(json.loads, second.log().splitlines()) if one["event"] == "retention"]
         assert (told["deleted"], told["ended"]) == (1, 0)
+
+
+async def test_in_redis_too_and_a_store_that_is_away_is_told(
+    start_server: Any, connect: Any, tmp_path: Path
+) -> None:
+    """Deleted keys are gone from Redis; when Redis is killed, every request is answered 503, typed, and works afterwards."""
+    folder = tmp_path / "redis"
+    folder.mkdir()
+    with REDIS["redis_servers"](folder) as servers:
+        redis = servers.start_durable()
+        secret = tmp_path / "redis-url"
+        secret.write_text(redis.url)
+        secret.chmod(0o600)
+        server = start_server(store__kind="redis", store__redis_url_file=secret, access__keys=KEYS_SETTING)
+        with trio.fail_after(PATIENCE_SECONDS):
+            async with httpx.AsyncClient(
+                base_url=f"{server.http}/v1/journals",
+                headers=shown(KEYS["ops"]),
+                trust_env=False,
+                timeout=PATIENCE_SECONDS,
+            ) as ops:
+                session = await call(connect, server, KEYS["kiosk"], [WORDS])
+                other = await call(connect, server, KEYS["kiosk"], ["something else"])
+                assert (await ops.get(f"/{session}/transcript?format=text")).text == f"{WORDS}\n"
+                assert session in redis.cli("KEYS", "*")
+                assert (await ops.delete(f"/{session}")).status_code == 204
+                keys = redis.cli("KEYS", "*")
+                assert (session in keys, other in keys) == (False, True)
+                redis.kill()
+                for path in (
+                    "",
+                    f"/{other}",
+                    f"/{other}/entries",
+                    f"/{other}/transcript",
+                    f"/{other}/export",
+                ):
+                    refused = await ops.get(f"{server.http}/v1/journals{path}")
+                    assert (refused.status_code, refused.json()["code"]) == (503, "journals_unavailable")
+                refused = await ops.delete(f"/{other}")
+                assert (refused.status_code, refused.json()["code"]) == (503, "journals_unavailable")
+                redis.start()
+                while True:
+                    answer = await ops.get(f"/{other}/transcript?format=text")
+                    if answer.status_code == 200:
+                        break
+                    await trio.sleep(0.05)
+                assert answer.text == "something else\n"
+        assert server.stop() == 0
