@@ -150,9 +150,17 @@ def start_shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[St
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+def server_settings() -> dict[str, Any]:
+    """What ``server`` is started with; a file may have its own."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def server(
+    tmp_path_factory: pytest.TempPathFactory, server_settings: dict[str, Any]
+) -> Iterator[ServerProcess]:
     """One server for all tests of a file; it must end cleanly after them."""
-    it = _start(tmp_path_factory.mktemp("server"))
+    it = _start(tmp_path_factory.mktemp("server"), **server_settings)
     yield it
     assert it.process.poll() is None, it.log()
     code = it.stop()

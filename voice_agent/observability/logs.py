@@ -133,7 +133,8 @@ def configure_logging(
     structlog.configure(
         processors=[limiter, *shared, *rendering],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _UnfailingStream(target))),
+        # A line and its end in one write: several workers have one standard error.
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", _UnfailingStream(target))),
         cache_logger_on_first_use=False,
     )
     _adopt_standard_logging(shared, rendering, _LEVELS[level], target, limiter)
