@@ -25,6 +25,7 @@ from voice_agent.audio.files import read_audio
 
 pytestmark = pytest.mark.e2e
 
+MOST_CALLS = 8
 WAIT_SECONDS = 60
 """Catches hangs; nothing here takes so long."""
 
@@ -50,6 +51,14 @@ async def becomes_true(holds: Callable[[], object]) -> None:
 
 def lines(server: Any, event: str) -> list[dict[str, Any]]:
     return [line for line in map(json.loads, server.log().splitlines()) if line["event"] == event]
+
+
+def wait_for_line(server: Any, event: str, session: str) -> dict[str, Any]:
+    def found() -> list[dict[str, Any]]:
+        return [line for line in lines(server, event) if line["session"] == session]
+
+    wait_until(found)
+    return found()[0]
 
 
 def samples(server: Any, name: str) -> dict[str, float]:
@@ -85,10 +94,13 @@ class Caller:
                 if self.messages[-1]["type"] == kind:
                     return self.messages[-1]
 
-    async def speak_half(self) -> str:
-        """Begin, and return the session's id."""
-        await self.stream.send_message(self.audio[:60_000])
+    async def begin(self) -> str:
+        """Return the session's id."""
+        await self.stream.send_message('{"type":"start"}')
         return str((await self.next_of("ready"))["session"])
+
+    async def speak_half(self) -> None:
+        await self.stream.send_message(self.audio[:60_000])
 
     async def finish(self) -> str:
         """Speak on to the end, and return every word that came."""
@@ -110,16 +122,22 @@ def server_settings() -> dict[str, Any]:
 
 
 async def two_calls(stack: AsyncExitStack, server: Any, connect: Any, audio: bytes) -> dict[int, Caller]:
-    """Open two calls, each of which has begun to speak; return them by the worker that has them."""
+    """Open a call to each worker, which has begun to speak; return them by the worker that has them.
+
+    The second call goes to the other worker, unless that one gets no processor for 25 ms, as happens on busy machines; then
+    further calls come, which are silent.
+    """
     by_worker: dict[int, Caller] = {}
-    for _ in range(2):
+    for _ in range(MOST_CALLS):
         caller = Caller(await stack.enter_async_context(connect(server.url)), audio)
-        session = await caller.speak_half()
-        await becomes_true(
-            lambda session=session: [x for x in lines(server, "call_opened") if x["session"] == session]
-        )
-        [opened] = [line for line in lines(server, "call_opened") if line["session"] == session]
-        by_worker[opened["worker"]] = caller
+        session = await caller.begin()
+        worker = (await trio.to_thread.run_sync(wait_for_line, server, "call_opened", session))["worker"]
+        by_worker.setdefault(worker, caller)
+        if len(by_worker) == 2:
+            break
+    assert set(by_worker) == {1, 2}
+    for caller in by_worker.values():
+        await caller.speak_half()
     return by_worker
 
 
@@ -129,8 +147,7 @@ async def test_calls_go_to_who_has_least_to_do(
     """Two calls are one for each worker; both are understood, and one page has the figures of both."""
     async with AsyncExitStack() as stack:
         calls = await two_calls(stack, server, connect, beckett)
-        assert set(calls) == {1, 2}
-        assert samples(server, "voice_agent_active_sessions") == {"1": 1, "2": 1}
+        assert set(samples(server, "voice_agent_active_sessions")) == {"1", "2"}
         for caller in calls.values():
             assert words(await caller.finish()) == beckett_words
     assert samples(server, "voice_agent_worker_answered") == {"1": 1, "2": 1}
@@ -166,7 +183,6 @@ async def test_a_worker_that_is_killed_costs_its_own_calls_only(
     assert (ended["worker"], ended["code"], ended["cause"]) == (1, -signal.SIGKILL, "crashed")
     async with AsyncExitStack() as stack:
         calls = await two_calls(stack, server, connect, beckett)
-        assert set(calls) == {1, 2}
         for caller in calls.values():
             assert words(await caller.finish()) == beckett_words
 
@@ -214,7 +230,6 @@ async def test_sigterm_drains_both_and_no_word_is_lost(
     workers = children(server.process.pid)
     async with AsyncExitStack() as stack:
         calls = await two_calls(stack, server, connect, beckett)
-        assert set(calls) == {1, 2}
         server.process.send_signal(signal.SIGTERM)
         for caller in calls.values():
             assert (await caller.next_of("notice"))["code"] == "draining"

@@ -61,6 +61,24 @@ async def test_the_one_with_most_patience_comes_last(autojump_clock: MockClock) 
             nursery.cancel_scope.cancel()
 
 
+async def test_whose_turn_it_is_may_change_while_it_waits(autojump_clock: MockClock) -> None:
+    """One that has become the least burdened takes the next connection at once, however long it meant to wait."""
+    taken: list[int] = []
+    patience = [10.0]
+    with listening() as bound, ExitStack() as stack:
+        [listener] = shares(stack, bound, 0.0)
+        listener._patience_seconds = lambda: patience[0]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(accept_into, listener, 1, taken)
+            with socket.create_connection(bound.getsockname()):
+                await trio.sleep(1)
+                assert taken == []
+                patience[0] = 0.0
+                await trio.sleep(0.1)
+                assert taken == [1]
+            nursery.cancel_scope.cancel()
+
+
 async def test_who_closes_its_share_leaves_the_others_theirs(autojump_clock: MockClock) -> None:
     """What waits in the queue is still there for them."""
     taken: list[int] = []

@@ -1,6 +1,7 @@
 """The sockets that a server listens on: its own, one that it shares with other workers, and one for these alone."""
 
 import errno
+import select
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Final, TypeAlias
 import trio
 
 from voice_agent.core.errors import AddressInUseError
+from voice_agent.core.units import MS
 from voice_agent.settings.schema import ServerSettings
 
 BACKLOG: Final = 512
@@ -19,6 +21,9 @@ STALE_CONNECTION: Final = frozenset(
     }
 )  # fmt: skip
 """accept(2): what was wrong with the connection that waited, not with the listener."""
+
+LOOK_SECONDS: Final = 2 * MS
+"""Between two looks whether a sibling has taken a connection."""
 
 Listener: TypeAlias = "trio.SocketListener | SharedListener"
 
@@ -59,8 +64,8 @@ def listen_inside(path: Path) -> list[trio.SocketListener]:
 class SharedListener(trio.abc.Listener[trio.SocketStream]):
     """Accepts from a socket that other processes accept from as well, and lets those go first who should.
 
-    Each connection wakes all of them. Each waits for as long as ``patience_seconds`` says at that moment, then takes the
-    connection, if it is still there. So a process that has hung, or died, never keeps anybody waiting: after a moment
+    Each connection wakes all of them. Each leaves it alone for as long as ``patience_seconds`` says, then takes it, if it is
+    still there. So a process that has hung, or died, never keeps anybody waiting: after a moment
     the next one comes. (With SO_REUSEPORT the kernel would deal connections out by a hash of their addresses: blind to
     who has how much to do, and what it has dealt to a process is lost with it.)
     """
@@ -82,7 +87,7 @@ class SharedListener(trio.abc.Listener[trio.SocketStream]):
             if self.socket.fileno() < 0:
                 raise trio.ClosedResourceError("the listener is closed")
             await trio.lowlevel.wait_readable(self.socket)
-            await trio.sleep(self._patience_seconds())
+            await self._let_others_go_first()
             try:
                 connection, _ = self.socket.accept()
             except BlockingIOError:
@@ -92,6 +97,19 @@ class SharedListener(trio.abc.Listener[trio.SocketStream]):
                     continue
                 raise
             return trio.SocketStream(trio.socket.from_stdlib_socket(connection))
+
+    async def _let_others_go_first(self) -> None:
+        """Wait until it is our turn, or somebody has taken what waits; whose turn it is may change with each connection."""
+        since = trio.current_time()
+        while (  # noqa: ASYNC110 (what siblings do is no event of ours)
+            left := since + self._patience_seconds() - trio.current_time()
+        ) > 0 and self._something_waits():
+            await trio.sleep(min(left, LOOK_SECONDS))
+
+    def _something_waits(self) -> bool:
+        poll = select.poll()  # select() itself knows 1024 descriptors
+        poll.register(self.socket, select.POLLIN)
+        return bool(poll.poll(0))
 
     async def aclose(self) -> None:
         """Close this process's share of the socket; the others go on."""

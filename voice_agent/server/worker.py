@@ -24,8 +24,9 @@ from voice_agent.settings.current import CurrentSettings
 from voice_agent.web.app import Readiness
 
 SUPERVISOR_GONE: Final = "supervisor gone"
-PATIENCE_SECONDS: Final = 3 * MS
-"""For each sibling with less to do a new connection is left alone for so long; an idle event loop takes it in 0.2 ms."""
+PATIENCE_SECONDS: Final = 25 * MS
+"""For each sibling with less to do a new connection is left alone for so long. An idle event loop takes it in 0.2 ms, one on a
+crowded machine may need ten; a sibling that has hung costs a caller no more than this."""
 TELL_SECONDS: Final = 100 * MS
 """How old what siblings see may be."""
 CALL: Final = 10.0
