@@ -131,6 +131,7 @@ class Machine:
         self.told: list[dict[str, str]] = []
         self.listening_stopped_at = math.inf
         self.announced_at = math.inf
+        self.ended_within = math.inf
         self._count = count
         self._send, self._signals = trio.open_memory_channel[int](10)
         self.manager = ServiceManager()
@@ -144,6 +145,7 @@ class Machine:
             grace_seconds=DRAIN_SECONDS,
             on_ready=lambda: setattr(self, "announced_at", self.now),
             stop_listening=lambda: setattr(self, "listening_stopped_at", self.now),
+            last_resort=lambda seconds: setattr(self, "ended_within", seconds),
         )
         self._nursery: trio.Nursery
 
@@ -338,6 +340,7 @@ async def test_a_second_signal_ends_all_at_once(machine: Any, autojump_clock: Mo
     assert it.now <= 32.1
     assert all(worker.returncode is not None for worker in it.workers)
     assert it.workers[0].signals == [signal.SIGTERM, signal.SIGINT]
+    assert it.ended_within <= 10
 
 
 async def test_the_worst_exit_code_is_the_supervisors(machine: Any, autojump_clock: MockClock) -> None:

@@ -90,6 +90,7 @@ async def supervise(
             grace_seconds=settings.server.grace_seconds,
             on_ready=partial(on_listening, addresses),
             stop_listening=partial(_close, listeners),
+            last_resort=end_process_after,
         )
         return await supervisor.run(signals)
 
@@ -107,6 +108,7 @@ class Supervisor:
         grace_seconds: float,
         on_ready: Callable[[], None],
         stop_listening: Callable[[], None],
+        last_resort: Callable[[float], None],
     ) -> None:
         self.exit_code = 0
         self._launcher = launcher
@@ -115,6 +117,7 @@ class Supervisor:
         self._grace_seconds = grace_seconds
         self._on_ready = on_ready
         self._stop_listening = stop_listening
+        self._last_resort = last_resort
         self._metrics = WorkerMetrics(count)
         self._first_serves = trio.Event()
         self._scope = trio.CancelScope()
@@ -197,7 +200,7 @@ class Supervisor:
         for slot in self._slots:
             slot.tell(number)
         self._scope.deadline = trio.current_time() + CUT_SECONDS
-        end_process_after(CUT_SECONDS + 2 * OVERDUE_SECONDS)
+        self._last_resort(CUT_SECONDS + 2 * OVERDUE_SECONDS)
 
     def _reload(self) -> None:
         if self._stopping:
