@@ -204,12 +204,14 @@ def redis_as_composed(prepared: Path, port: int, tmp_path: Path) -> Iterator[str
     configuration = (prepared / "valkey-conf").read_text().replace("dir /data", f"dir {tmp_path}")
     file = tmp_path / "redis.conf"
     file.write_text(f"{configuration}bind 127.0.0.1\nport {port}\n")
-    process = subprocess.Popen([program, file], stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([program, file], stdout=subprocess.PIPE, text=True)
     try:
+        assert process.stdout is not None
+        assert any("Ready to accept connections" in line for line in process.stdout)
         yield (prepared / "redis-url").read_text().replace("valkey:6379", f"127.0.0.1:{port}")
     finally:
         process.terminate()
-        process.wait(10)
+        process.communicate(timeout=10)
 
 
 async def test_the_nodes_user_may_do_what_the_store_needs_and_nobody_else_anything(
