@@ -55,9 +55,15 @@ def variables_of(kind: str) -> dict[str, str]:
     """Return the environment that a container gets."""
     if kind == "compose":
         return dict(COMPOSE["services"]["node-a"]["environment"])
-    return {
-        entry["name"]: entry.get("value", "http://10.0.0.1:8080") for entry in pod()["containers"][0]["env"]
+    filled_in = {"status.podIP": "10.0.0.1", "metadata.name": "voice-agent-6d4cf56db6-x2x7k"}
+    entries = pod()["containers"][0]["env"]
+    own = {
+        entry["name"]: filled_in[entry["valueFrom"]["fieldRef"]["fieldPath"]]
+        for entry in entries
+        if "valueFrom" in entry
     }
+    given = {entry["name"]: entry["value"] for entry in entries if "value" in entry}
+    return own | {name: value.replace("$(POD_IP)", own["POD_IP"]) for name, value in given.items()}
 
 
 def test_the_compose_file_is_one() -> None:
