@@ -30,7 +30,11 @@ CHANGES: dict[str, tuple[dict[str, Any], tuple[str, ...], str]] = {
         ("no, it is alpha finance", "offer", "how much would I save"),
         "Against their 30 %",
     ),
-    "branches": ({"branches": "Salem=7 Hill Road"}, ("offer", "yes", "tomorrow in salem"), "7 Hill Road"),
+    "branches": (
+        {"branches": "Salem=7 Hill Road"},
+        ("offer", "yes", "tomorrow in salem", "yes"),
+        "7 Hill Road",
+    ),
     "documents": ({"documents": "your passport"}, ("what documents do I need",), "bring your passport"),
     "utc_offset_minutes": ({"utc_offset_minutes": 0}, ("offer",), "2026-11-25, 04:00"),
 }

@@ -52,7 +52,8 @@ async def test_a_talk_reaches_the_quote_and_a_visit(gold_talk: OPEN_TALK) -> Non
     assert talk.state.stage == "presentation"
     await talk.hear("yes please")
     assert talk.state.stage == "closing"
-    last = " ".join(await talk.hear("next tuesday, in Chennai"))
+    assert await talk.hear("next tuesday, in Chennai") == ["Shall I note 2026-12-01 for your visit?"]
+    last = " ".join(await talk.hear("yes"))
     assert "2026-12-01" in last
     assert "12 Lake Road" in last
     assert "could not pass that on" in last, "no desk is configured"
@@ -128,6 +129,19 @@ async def test_backward_steps(gold_talk: OPEN_TALK) -> None:
     assert (talk.state.stage, talk.state.facts.lender) == ("discovery", None)
     await talk.hear("with beta bank")
     assert (talk.state.stage, talk.state.facts.lender) == ("presentation", "Beta Bank")
+
+
+async def test_a_day_is_repeated_and_can_be_put_right(gold_talk: OPEN_TALK) -> None:
+    """Nothing is sent for a day that the caller did not confirm."""
+    talk = gold_talk()
+    await talk.open()
+    await talk.hear("yes", "nobody", "forty grams of twenty two carat", "can I come next tuesday")
+    assert (talk.state.stage, talk.state.facts.visit_day) == ("closing", date(2026, 12, 1))
+    assert await talk.hear("no") == ["Which day suits you?"]
+    assert talk.state.facts.visit_day is None
+    assert await talk.hear("tomorrow") == ["Shall I note 2026-11-26 for your visit?"]
+    assert "2026-11-26" in (await talk.hear("yes"))[0]
+    assert talk.state.stage == "farewell"
 
 
 async def test_savings_are_told_only_where_the_rate_is_known(gold_talk: OPEN_TALK) -> None:

@@ -146,7 +146,9 @@ async def test_a_visit_is_said_to_be_sent_when_it_was(
         async with serve_answers(lambda _: write_answer(status)) as (url, _):
             talk = gold_talk(attrs.evolve(gold, desk_url=url))
             await talk.open()
-            said = await talk.hear("yes", "nobody", "forty grams of twenty two carat", "yes", "next tuesday")
+            said = await talk.hear(
+                "yes", "nobody", "forty grams of twenty two carat", "yes", "next tuesday", "yes"
+            )
     assert sentence in said[0]
 
 

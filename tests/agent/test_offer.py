@@ -82,7 +82,7 @@ def test_a_wish_below_the_limit_is_what_is_lent() -> None:
         (
             Profile(grams=Decimal(40), karat=22),
             attrs.evolve(PRICE, at=NOW + timedelta(minutes=6)),
-            NoQuoteReason.NO_PRICE,
+            NoQuoteReason.PRICE_FROM_FUTURE,
         ),
         (Profile(karat=22), PRICE, NoQuoteReason.NOT_KNOWN),
         (Profile(grams=Decimal(40)), PRICE, NoQuoteReason.NOT_KNOWN),

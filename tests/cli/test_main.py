@@ -23,6 +23,7 @@ def test_the_help_names_every_command_with_a_whole_sentence() -> None:
         "call",
         "transcribe",
         "say",
+        "talk",
         "keys",
         "sessions",
         "journals",

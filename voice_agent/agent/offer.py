@@ -82,6 +82,7 @@ class NoQuoteReason(Enum):
     """Why nothing can be quoted."""
 
     NO_PRICE = "no price of gold is known"
+    PRICE_FROM_FUTURE = "the time of the price can't be right"
     PRICE_TOO_OLD = "the price of gold is too old"
     NOT_KNOWN = "weight or purity is not known"
     TOO_LITTLE = "the loan would be below the smallest one"
@@ -154,8 +155,10 @@ def quote(profile: Profile, terms: Terms, price: Price | None, now: datetime) ->
 
 def price_fault(price: Price | None, terms: Terms, now: datetime) -> NoQuoteReason | None:
     """Return why nothing may be quoted from a price; None where it may."""
-    if price is None or price.at - now > CLOCK_TOLERANCE:
+    if price is None:
         return NoQuoteReason.NO_PRICE
+    if price.at - now > CLOCK_TOLERANCE:
+        return NoQuoteReason.PRICE_FROM_FUTURE
     if now - price.at > terms.price_max_age:
         return NoQuoteReason.PRICE_TOO_OLD
     return None

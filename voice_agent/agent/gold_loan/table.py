@@ -285,13 +285,15 @@ _OBJECTION: Final = (
 )
 
 _CLOSING: Final = (
+    # A day is repeated before anything is sent: "next Tuesday" means different days to different people.
     Row(
         stages="closing",
-        events="facts, affirmative, schedule visit",
+        events="affirmative",
         to="farewell",
         do=("book visit", "goodbye"),
         when=("visit known",),
     ),
+    Row(stages="closing", events="facts, schedule visit", to=SAME, do=("question",), when=("visit known",)),
     Row(
         stages="closing",
         events="facts, affirmative, schedule visit",
@@ -306,7 +308,21 @@ _CLOSING: Final = (
         do=("leave open", "goodbye"),
         when=("not visit known", "tried"),
     ),
-    Row(stages="closing", events="negative", to="farewell", do=("leave open", "goodbye")),
+    Row(
+        stages="closing",
+        events="negative",
+        to=SAME,
+        do=("ask day",),
+        when=("visit known",),
+        sets={"visit_day": None},
+    ),
+    Row(
+        stages="closing",
+        events="negative",
+        to="farewell",
+        do=("leave open", "goodbye"),
+        when=("not visit known",),
+    ),
     Row(stages="closing", events="objection", to="objection", do=("answer objection", "question")),
     Row(
         stages="closing",
@@ -347,8 +363,8 @@ _EVERYWHERE: Final = (
     Row(
         stages=ANY,
         events="schedule visit",
-        to="farewell",
-        do=("book visit", "goodbye"),
+        to="closing",
+        do=("question",),
         when=("visit known",),
         waives=True,
     ),
