@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from voice_agent.observability.metrics import Metrics
+from voice_agent.observability.worker_metrics import ANSWERED, WorkerMetrics
 
 ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "deploy/prometheus"
@@ -61,9 +62,12 @@ def exposed() -> set[str]:
         "info": ["_info"],
         "gauge": [""],
     }
-    return OTHERS_METRICS | {
-        family.name + ending for family in Metrics().registry.collect() for ending in endings[family.type]
-    }
+    families = [*Metrics().registry.collect(), *WorkerMetrics(2).registry.collect()]
+    return (
+        OTHERS_METRICS
+        | {ANSWERED}
+        | {family.name + ending for family in families for ending in endings[family.type]}
+    )
 
 
 def names_in(query: str) -> set[str]:
@@ -102,7 +106,7 @@ def test_each_rule_fires_in_its_time_and_none_on_a_good_day() -> None:
 
 def test_a_broken_rule_fails_its_test(tmp_path: Path) -> None:
     """The tests of the rules can fail: a threshold that is moved is noticed."""
-    broken = RULES.replace("voice_agent_stuck_closes > 0", "voice_agent_stuck_closes > 2")
+    broken = RULES.replace("(voice_agent_stuck_closes) > 0", "(voice_agent_stuck_closes) > 2")
     assert broken != RULES
     (tmp_path / "alerts.yml").write_text(broken)
     (tmp_path / "alerts.test.yml").write_text(RULE_TESTS)
@@ -140,7 +144,7 @@ def test_labels_have_values_that_exist() -> None:
 def test_every_metric_is_on_the_dashboard() -> None:
     """An SRE finds each figure without writing a query."""
     shown = set().union(*map(names_in, queries()))
-    for family in Metrics().registry.collect():
+    for family in [*Metrics().registry.collect(), *WorkerMetrics(2).registry.collect()]:
         assert any(name.startswith(family.name) for name in shown), family.name
 
 
