@@ -257,7 +257,7 @@ async def test_a_handshake_that_never_finishes_is_closed(start_server: Any, conn
     stream = await trio.open_tcp_stream("127.0.0.1", server.port)
     async with stream:
         await stream.send_all(UPGRADE[:40])
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             while await stream.receive_some(4096):
                 pass
     assert await is_served(connect, server.url)
@@ -269,7 +269,7 @@ async def test_a_half_open_connection_is_noticed(start_server: Any, connect: Any
     stream = await trio.open_tcp_stream("127.0.0.1", server.port)
     async with stream:
         await stream.send_all(UPGRADE)
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             try:
                 while await stream.receive_some(4096):
                     pass

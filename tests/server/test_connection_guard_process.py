@@ -12,18 +12,20 @@ import pytest
 pytestmark = pytest.mark.e2e
 
 TEXT, BINARY, CLOSE, PING = 1, 2, 8, 9
+PATIENCE_SECONDS = 60
+"""What only catches a hang: a busy machine may take long."""
 
 
 def end(server: Any) -> Any:
     """Send SIGTERM and return the exit code and the seconds until the process was gone."""
     began = time.monotonic()
     server.process.send_signal(signal.SIGTERM)
-    return server.process.wait(timeout=8), time.monotonic() - began
+    return server.process.wait(timeout=PATIENCE_SECONDS), time.monotonic() - began
 
 
 def connect_when_there_is_room(server: Any) -> Any:
     """A connection that is served."""
-    deadline = time.monotonic() + 8
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:
         client = server.connect()
         client.request("/x")
@@ -48,7 +50,7 @@ def test_sigterm_ends_calls_with_1012_and_exits(start_server: Any) -> None:
         call.send_frame(CLOSE, payload[:2])
         assert call.read_to_end() == b""
         assert idle.read_to_end() == b""
-        assert server.process.wait(timeout=8) == 0
+        assert server.process.wait(timeout=PATIENCE_SECONDS) == 0
 
 
 def test_sigterm_closes_the_listener_first(start_server: Any) -> None:
@@ -58,7 +60,7 @@ def test_sigterm_closes_the_listener_first(start_server: Any) -> None:
         server.await_count(lambda counts: counts["guard"]["opened"] > 1, True)
         server.process.send_signal(signal.SIGTERM)
         assert busy.response()[2] == b"slow"
-        assert server.process.wait(timeout=8) == 0
+        assert server.process.wait(timeout=PATIENCE_SECONDS) == 0
         with pytest.raises(ConnectionRefusedError):
             server.connect()
 
@@ -85,7 +87,8 @@ def test_sigterm_with_peers_that_do_not_read_ends_in_time(start_server: Any) -> 
         for client in clients:
             client.sock.close()
         assert code == 0
-        assert seconds < 6
+        # Sooner than any of the limits of 30 s: none of them is waited for.
+        assert seconds < 25
 
 
 def test_a_second_server_on_the_same_port_does_not_start(start_server: Any) -> None:
@@ -95,7 +98,7 @@ def test_a_second_server_on_the_same_port_does_not_start(start_server: Any) -> N
             [*server.process.args[:-1], str(server.port)],
             capture_output=True,
             text=True,
-            timeout=20,
+            timeout=PATIENCE_SECONDS,
             check=False,
         )
         assert second.returncode == 1

@@ -347,7 +347,7 @@ def test_a_peer_that_answers_pings_lives_and_a_silent_one_is_gone(start_server: 
 async def test_a_real_client_is_served(shared_server: Any) -> None:
     """trio-websocket opens, sends, is answered, and is told the close code."""
     url = f"ws://127.0.0.1:{shared_server[0].port}"
-    with trio.fail_after(8):
+    with trio.fail_after(60):
         async with open_websocket_url(f"{url}/echo") as websocket:
             await websocket.send_message("hello")
             assert await websocket.get_message() == "hello"

@@ -77,7 +77,7 @@ async def test_in_every_store_sessions_go_by_themselves(
         make_record("lost", lease_until=2_000.0, retention_seconds=5.0, opened_at=2.0),
         make_record("lives", lease_until=20_000.0, opened_at=3.0),
     ]
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         async with open_store() as store, trio.open_nursery() as nursery:
             await store.write([Write(session_id=one.session_id, epoch=1, record=one) for one in records])
             look = partial(enforce_retention, store, lambda: 3_600.0, now=lambda: clock, on_expired=note)
