@@ -6,6 +6,7 @@ Playwright's synchronous interface only: it runs in the test's own thread, the s
 import contextlib
 import re
 import shutil
+import sys
 import time
 import urllib.request
 import wave
@@ -17,6 +18,9 @@ from typing import Any, Final
 import attrs
 import pytest
 from playwright.sync_api import Browser, Error, Locator, Page, Playwright, expect, sync_playwright
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from cutting_proxy import CuttingProxy, cutting_proxy  # noqa: E402 (the test tree is not a package)
 
 CHROMIUM = shutil.which("chromium")
 ARGUMENTS = [
@@ -156,6 +160,25 @@ class Console:
             assert time.monotonic() - began < 30
             time.sleep(0.02)
         return time.monotonic() - began
+
+
+@attrs.frozen
+class Network:
+    """A way to a server that can be broken; its address is the proxy's."""
+
+    proxy: CuttingProxy
+    server: Any = None
+
+    @property
+    def http(self) -> str:
+        return f"http://127.0.0.1:{self.proxy.port}"
+
+
+@pytest.fixture
+def cutting() -> Iterator[Callable[[Any], Network]]:
+    """Put a network that breaks before a server: ``cutting(server)``."""
+    with contextlib.ExitStack() as stack:
+        yield lambda server: Network(stack.enter_context(cutting_proxy(server.port)), server)
 
 
 OpenConsole = Callable[..., AbstractContextManager[Console]]

@@ -14,6 +14,14 @@ const REFUSALS = {
   too_many_failures: "too_many_failures",
 };
 
+/** The one answer to a wish to resume that may be another one in a moment. */
+const NOT_NOW = "resume_unavailable";
+
+/** @param {string} code of an error that answers a wish to resume @returns {string} of the problem */
+export function resumeProblem(code) {
+  return code === NOT_NOW ? "server_unreachable" : "resume_refused";
+}
+
 /**
  * How a client shows who it is (docs/access.md).
  *
@@ -68,6 +76,7 @@ export class Access {
     const { code, detail } = await answer.json().catch(() => ({}));
     const words = detail ?? `the server answered ${answer.status}`;
     if (answer.status === 401) return new CallProblem(this.key ? "key_refused" : "key_needed", words);
+    if (code?.startsWith("resume_")) return new CallProblem(resumeProblem(code), words);
     return new CallProblem(REFUSALS[code] ?? "call_refused", words);
   }
 }

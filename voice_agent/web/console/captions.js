@@ -50,7 +50,7 @@ export class Captions {
       const details = element("p", "details");
       if (isAgent) {
         details.append(element("span", "", AGENT));
-      } else if (!this.utterancesHeard.has(message.utterance)) {
+      } else if (!this.utterancesHeard.has(message.utterance) && message.end <= message.start) {
         details.append(element("span", "", "typed"));
       } else {
         details.append(element("span", "", `${message.start.toFixed(1)} – ${message.end.toFixed(1)} s`));

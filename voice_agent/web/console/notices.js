@@ -27,6 +27,11 @@ export class Notices {
     while (container.children.length > MAX_NOTICES) container.firstElementChild.remove();
   }
 
+  /** What this says holds no more. @param {string} text */
+  withdraw(text) {
+    for (const shown of [...this.container.children]) if (shown.firstElementChild.textContent === text) shown.remove();
+  }
+
   clear() {
     this.container.replaceChildren();
   }

@@ -6,7 +6,7 @@ import { Notices } from "./notices.js";
 import { clock, saveTranscript } from "./transcript.js";
 import { VoiceAgentClient } from "./voice-agent-client.js";
 import { Waveform } from "./waveform.js";
-import { EMPTY, STATES, wordEnding, wordError, wordNotice, wordProblem } from "./wording.js";
+import { EMPTY, OUTAGE, STATES, wordEnding, wordError, wordNotice, wordProblem, wordResumed } from "./wording.js";
 
 const LEVEL_TOLD_MS = 500; // how often a screen reader may hear a new level
 const COPIED_MS = 2000;
@@ -42,7 +42,7 @@ const keyForm = new KeyForm(
 const downloads = [...document.querySelectorAll("[data-download]")];
 let record = null; // the close record of the call that is shown
 let isSaved = true;
-let beganAt = 0;
+let beganAt = null; // a resumed call goes on with its clock
 let timer = 0;
 let levelToldAt = 0;
 
@@ -122,10 +122,19 @@ client.addEventListener("notice", ({ detail }) => {
   const words = wordNotice(detail);
   if (words) notices.tell(words);
 });
+client.addEventListener("reconnecting", () => {
+  captions.dropAllPartials(); // they are said anew by the next connection
+  notices.tell(OUTAGE[client.transport], { isBad: true }); // once, however often it is tried
+});
+client.addEventListener("resumed", ({ detail }) => {
+  withdrawOutage();
+  notices.tell(wordResumed(detail), { isBad: detail.lostSeconds >= 0.05 });
+});
 client.addEventListener("error", ({ detail }) => notices.tell(wordError(detail), { isBad: true }));
 client.addEventListener("ended", ({ detail }) => {
   record = detail.record;
   captions.dropAllPartials();
+  withdrawOutage();
   const { text, isBad } = wordEnding(detail.reason);
   if (isBad) notices.tell(text, { isBad });
   byId("status").textContent = text;
@@ -136,7 +145,7 @@ client.addEventListener("ended", ({ detail }) => {
 
 function showState(state) {
   document.body.dataset.state = state;
-  document.title = state === "live" ? `${STATES.live} – ${title}` : title;
+  document.title = ["live", "reconnecting"].includes(state) ? `${STATES[state]} – ${title}` : title;
   showStatus();
   const isIdle = state === "idle";
   byId("call").hidden = !isIdle;
@@ -148,13 +157,14 @@ function showState(state) {
   for (const control of byId("composer").elements) control.disabled = state !== "live";
   choices.isFixed = !isIdle;
   byId("empty").textContent = state === "live" ? EMPTY.live : EMPTY.idle;
-  clearInterval(timer);
+  if (state === "connecting" || isIdle || state === "ending") clearInterval(timer);
   if (state === "connecting") {
     byId("figure-session").textContent = "–";
     byId("copy-session").hidden = true;
     delete document.body.dataset.heard;
     waveform.run();
-  } else if (state === "live") {
+    beganAt = null;
+  } else if (state === "live" && beganAt === null) {
     document.body.dataset.heard = "";
     beganAt = performance.now();
     byId("timer").hidden = false;
@@ -164,6 +174,10 @@ function showState(state) {
     waveform.halt();
     showLevel({ peak: 0, at: performance.now() });
   }
+}
+
+function withdrawOutage() {
+  for (const text of Object.values(OUTAGE)) notices.withdraw(text);
 }
 
 function showStatus() {

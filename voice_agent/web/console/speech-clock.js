@@ -8,11 +8,11 @@ const KEPT_SECONDS = 120;
  * so the least difference of arrival and position is the best bound that there is.
  */
 export class SpeechClock {
-  /** @param {{isExact: boolean}} options */
-  constructor({ isExact }) {
+  /** @param {{isExact: boolean, sentSeconds?: number}} options `sentSeconds` of the call were heard before */
+  constructor({ isExact, sentSeconds = 0 }) {
     this.isExact = isExact;
     this.pieces = []; // {end: seconds of audio sent, at: when, in ms}
-    this.sentSeconds = 0;
+    this.sentSeconds = sentSeconds;
     this.leastOffsetMs = Infinity;
   }
 
@@ -26,6 +26,11 @@ export class SpeechClock {
   /** A message came at `at`, when the server had heard so many seconds. */
   told(positionSeconds, at) {
     if (positionSeconds > 0) this.leastOffsetMs = Math.min(this.leastOffsetMs, at - positionSeconds * 1000);
+  }
+
+  /** Which second of the call the microphone hears at the moment `at`; by what the server told. @returns {number | null} */
+  positionAt(at) {
+    return Number.isFinite(this.leastOffsetMs) ? (at - this.leastOffsetMs) / 1000 : null;
   }
 
   /** @returns {number | null} the moment, on the clock of `performance.now()` */

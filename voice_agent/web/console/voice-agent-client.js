@@ -14,17 +14,21 @@
  * Events are `CustomEvent`s with these details:
  * - each message of the server under its own type (`ready`, `speech_started`, `partial`, `final`, `speech_stopped`,
  *   `notice`, `pong`, `error`, `closed`; see docs/protocol.md), and all of them as `message`;
- * - `state`: `{state}`, one of `idle`, `connecting`, `live`, `ending`;
+ * - `state`: `{state}`, one of `idle`, `connecting`, `live`, `reconnecting`, `ending`;
+ * - `reconnecting`: `{attempt, waitMs, reason}`: the connection is lost, the next attempt to resume the call begins in `waitMs`;
+ * - `resumed`: `{attempts, awaySeconds, lostSeconds}`: the call goes on; of its sound, `lostSeconds` were never heard;
  * - `level`: `{peak, rms, at}` every 20 ms, 0..1 of full scale, `at` on the clock of `performance.now()`;
- * - `figures`: {@link Figures}, when one of them changed;
+ * - `figures`: `Figures` (call-figures.js), when one of them changed;
  * - `problem`: a `CallProblem` whose `code` tells what went wrong while the call goes on;
  * - `ended`: `{reason, record}`; `record` is the server's `closed` message, or null when none came.
  */
-import { Access } from "./access.js";
+import { Access, resumeProblem } from "./access.js";
+import { CallFigures } from "./call-figures.js";
 import { Microphone } from "./microphone.js";
+import { OutgoingAudio } from "./outgoing-audio.js";
 import { Playback } from "./playback.js";
 import { CallProblem } from "./problems.js";
-import { SpeechClock } from "./speech-clock.js";
+import { Backoff, ResumePoint, isLoss } from "./resume-point.js";
 import { WebRtcWire, isWebRtcOffered } from "./wire-webrtc.js";
 import { WebSocketWire } from "./wire-websocket.js";
 
@@ -34,15 +38,13 @@ const READY_SECONDS = 15;
 const FINISH_SECONDS = 10;
 const PING_SECONDS = 2;
 const SILENT_SERVER_SECONDS = 8;
+const LOST_SERVER_SECONDS = 12;
+const STEADY_SECONDS = 10; // a connection that held for so long ends an outage
+const WEBRTC_ATTEMPTS = 2; // then the other wire is tried, which passes where UDP does not
+const WIRES = { websocket: WebSocketWire, webrtc: WebRtcWire };
 
-/**
- * @typedef {object} Figures
- * @property {number | null} finalLatencyMs from the end of the last utterance to its final, as heard here
- * @property {number | null} medianFinalLatencyMs the median over the call
- * @property {number | null} roundTripMs of the last ping
- * @property {number} droppedMs audio that was never heard: the network or the server could not keep up
- * @property {number | null} packetsLost as the server reports them; null over a WebSocket, which loses none
- */
+/** Problems of an attempt to resume that the next one would have again. */
+const HOPELESS = new Set(["resume_refused", "key_refused", "key_needed", "key_forbidden", "origin_refused"]);
 
 /** One caller; makes one call at a time, and any number after one another. */
 export class VoiceAgentClient extends EventTarget {
@@ -58,12 +60,14 @@ export class VoiceAgentClient extends EventTarget {
     this.server = new URL(server).href;
     /** @private */
     this.access = new Access(this.server, { key, getTicket });
-    /** @type {"idle" | "connecting" | "live" | "ending"} */
+    /** @type {"idle" | "connecting" | "live" | "reconnecting" | "ending"} */
     this.state = "idle";
     this.isMuted = false;
     /** What belongs to the call under way. @private */
     this.call = null;
-    addEventListener("pagehide", () => this.call?.wire.close());
+    // A page that is left takes its call along: another page, or this one reloaded, begins a new one.
+    addEventListener("pagehide", () => this.call && this.leave(this.call));
+    addEventListener("online", () => this.call?.wake?.());
   }
 
   /** What is shown from the next call on. @param {import("./access.js").Key | null} key */
@@ -71,9 +75,14 @@ export class VoiceAgentClient extends EventTarget {
     this.access.key = key;
   }
 
-  /** @returns {Figures} */
+  /** @returns {import("./call-figures.js").Figures} */
   get figures() {
-    return { ...(this.call?.figures ?? this.lastFigures ?? emptyFigures()) };
+    return { ...(this.call?.figures ?? this.lastFigures ?? new CallFigures()).values };
+  }
+
+  /** Which wire carries the call, or carried the last one; it may change when a call is resumed. */
+  get transport() {
+    return this.call?.transport ?? this.lastTransport;
   }
 
   /** Which microphone is open; empty without a call. @returns {string} */
@@ -94,13 +103,10 @@ export class VoiceAgentClient extends EventTarget {
    */
   async connect({ transport = "websocket", deviceId = "", language = "en", partials = true } = {}) {
     if (this.state !== "idle") throw new CallProblem("already_calling");
-    const call = { figures: emptyFigures(), latencies: [], spoken: new Set(), pings: new Map(), timers: [], isOver: false };
-    call.clock = new SpeechClock({ isExact: transport === "websocket" });
-    call.wire = new { websocket: WebSocketWire, webrtc: WebRtcWire }[transport]({
-      onMessage: (message) => this.hear(call, message),
-      onAudio: (pcm) => call.playback?.play(pcm),
-      onClosed: () => this.end(call, call.record?.reason ?? "network_lost"),
-    });
+    const call = { figures: new CallFigures(), timers: [], isOver: false };
+    Object.assign(call, { language, partials, point: new ResumePoint(), backoff: new Backoff(), lostAt: null, isResumable: false });
+    call.outgoing = new OutgoingAudio({ isTrack: transport === "webrtc" });
+    this.takeWire(call, transport);
     call.ready = new Promise((resolve, reject) => Object.assign(call, { resolve, reject }));
     call.ready.catch(() => {});
     this.call = call;
@@ -115,11 +121,7 @@ export class VoiceAgentClient extends EventTarget {
       opened.then((microphone) => call.isOver && microphone.stop(), () => {});
       call.microphone = await Promise.race([opened, call.ready]);
       call.microphone.isMuted = this.isMuted;
-      const { sampleRate, stream } = call.microphone;
-      await Promise.race([
-        call.wire.open({ server: this.server, access: this.access, sampleRate, stream, language, partials }),
-        call.ready,
-      ]);
+      await Promise.race([this.openWire(call), call.ready]);
       call.isSending = true;
       this.later(call, READY_SECONDS, () => call.reject(new CallProblem("no_answer")));
       return await call.ready;
@@ -149,13 +151,13 @@ export class VoiceAgentClient extends EventTarget {
   async hangUp() {
     const { call } = this;
     if (!call) return;
-    if (this.state !== "live") {
-      if (this.state === "connecting") call.reject(new CallProblem("cancelled"));
-      return;
-    }
+    if (this.state === "reconnecting") this.end(call, "hangup"); // there is nobody to say it to
+    if (this.state === "connecting") call.reject(new CallProblem("cancelled"));
+    if (this.state !== "live") return;
     this.setState("ending");
     call.isSending = false;
     call.microphone.stop();
+    if (call.transport === "websocket") call.outgoing.finish(call.wire);
     const over = new Promise((resolve) => this.addEventListener("ended", resolve, { once: true }));
     if (!call.wire.sendMessage({ type: "stop" })) this.end(call, "network_lost");
     this.later(call, FINISH_SECONDS, () => this.end(call, "no_answer"));
@@ -164,7 +166,7 @@ export class VoiceAgentClient extends EventTarget {
 
   /** When the microphone heard this second of the call, on the clock of `performance.now()`; null if not known. */
   timeOf(positionSeconds) {
-    return this.call?.clock.timeOf(positionSeconds) ?? null;
+    return this.call?.outgoing.clock.timeOf(positionSeconds) ?? null;
   }
 
   /** @private */
@@ -172,13 +174,18 @@ export class VoiceAgentClient extends EventTarget {
     const at = performance.now();
     this.emit("level", { peak, rms, at });
     if (!call.isSending) return;
-    const seconds = pcm.length / call.microphone.sampleRate;
-    if (call.wire.sendAudio(pcm)) {
-      call.clock.sent(seconds, at);
-    } else {
-      call.figures.droppedMs += seconds * 1000;
-      this.emit("figures", this.figures);
+    const { outgoing } = call;
+    const isCarried = this.state !== "reconnecting";
+    outgoing.capture(pcm, pcm.length / call.microphone.sampleRate, at, isCarried);
+    if (outgoing.isTrack || !isCarried) return;
+    if (outgoing.ring.hasGap && call.isResumable) {
+      this.lose(call, "network_slow");
+      return;
     }
+    const dropped = outgoing.pump(call.wire);
+    if (!dropped) return;
+    call.figures.values.droppedMs += dropped * 1000;
+    this.emit("figures", this.figures);
   }
 
   /** @private */
@@ -186,43 +193,48 @@ export class VoiceAgentClient extends EventTarget {
     const at = performance.now();
     call.heardAt = at;
     call.isSilent = false;
-    call.clock.told(message.position_ms / 1000, at);
-    const before = JSON.stringify(call.figures);
+    if (message.type !== "ready" && !call.point.take(message)) return; // it was told on an earlier connection
+    call.outgoing.told(message, at);
+    const before = JSON.stringify(call.figures.values);
+    call.figures.hear(message, at, (seconds) => call.outgoing.clock.timeOf(seconds));
     switch (message.type) {
       case "ready":
-        this.begin(call, message);
+        if (this.state === "reconnecting") this.goOn(call, message);
+        else this.begin(call, message);
         break;
-      case "speech_started":
-        call.spoken.add(message.utterance);
-        break;
-      case "final":
-        this.measureFinal(call, message, at);
-        break;
-      case "pong":
-        this.measureRoundTrip(call, message, at);
-        break;
-      case "notice":
-        if (message.code === "overflow") call.figures.droppedMs += message.detail.dropped_ms;
+      case "error":
+        call.refusal = message.code.startsWith("resume_") ? resumeProblem(message.code) : null;
         break;
       case "closed":
         call.record = message;
         break;
     }
-    if (JSON.stringify(call.figures) !== before) this.emit("figures", this.figures);
+    if (JSON.stringify(call.figures.values) !== before) this.emit("figures", this.figures);
     this.emit("message", message);
     this.emit(message.type, message);
-    if (message.type === "closed") {
-      if (call.resolve) call.reject(new CallProblem("call_refused", message.error_code ?? message.reason));
-      this.end(call, message.reason);
-    }
+    if (message.type === "closed") this.close(call, message);
+  }
+
+  /** The server said that this is the end of the call, or of the connection. @private */
+  close(call, { reason, error_code: code, resumable }) {
+    if (call.attempt) return call.attempt.reject(new CallProblem(call.refusal ?? "call_refused", code ?? reason));
+    if (call.resolve) call.reject(new CallProblem("call_refused", code ?? reason));
+    else if (resumable && this.state === "live" && call.isResumable) return this.lose(call, reason);
+    this.end(call, reason);
+  }
+
+  /** The wire is closed, by whomever. @private */
+  wireClosed(call, code) {
+    if (call.isOver) return;
+    if (call.attempt) return call.attempt.reject(new CallProblem("network_lost"));
+    if (this.state === "live" && call.isResumable && isLoss(code)) return this.lose(call, "network_lost");
+    this.end(call, call.record?.reason ?? "network_lost");
   }
 
   /** @private */
   begin(call, message) {
     if (call.isOver) return;
-    const { microphone } = call;
-    call.playback = new Playback(microphone.context, message.format);
-    call.heardAt = performance.now();
+    this.greet(call, message);
     call.timers.push(setInterval(() => this.check(call), PING_SECONDS * 1000));
     this.setState("live");
     call.resolve(message);
@@ -230,37 +242,120 @@ export class VoiceAgentClient extends EventTarget {
     this.check(call);
   }
 
-  /** @private */
-  measureFinal(call, message, at) {
-    const ended = call.spoken.delete(message.utterance) ? call.clock.timeOf(message.end) : null;
-    if (ended === null) return; // it was typed
-    call.latencies.push(Math.max(0, at - ended));
-    const sorted = call.latencies.toSorted((a, b) => a - b);
-    call.figures.finalLatencyMs = call.latencies.at(-1);
-    call.figures.medianFinalLatencyMs = sorted[Math.floor(sorted.length / 2)];
+  /** What each connection's `ready` begins. @private */
+  greet(call, ready) {
+    call.point.takeReady(ready);
+    call.isResumable = call.point.isOffered;
+    call.outgoing.begin(ready, call.isResumable);
+    call.playback = new Playback(call.microphone.context, ready.format);
+    call.readyAt = call.heardAt = performance.now();
+    call.record = null;
+  }
+
+  /** The connection is lost: come back, as long as the server keeps the session. @private */
+  async lose(call, reason) {
+    this.setState("reconnecting");
+    this.forsake(call);
+    for (;;) {
+      const now = performance.now();
+      if (call.lostAt === null || now - call.readyAt >= STEADY_SECONDS * 1000) {
+        call.lostAt = now;
+        call.backoff.reset();
+      }
+      call.readyAt = Infinity; // until the next one
+      const waitMs = call.backoff.next();
+      if (now + waitMs >= call.lostAt + call.point.windowMs) return this.end(call, call.record?.reason ?? "network_lost");
+      this.emit("reconnecting", { attempt: call.backoff.attempts, waitMs, reason });
+      await new Promise((resolve) => {
+        call.wake = resolve;
+        this.later(call, waitMs / 1000, resolve);
+      });
+      if (call.isOver) return;
+      try {
+        return await this.comeBack(call);
+      } catch (problem) {
+        if (call.isOver) return;
+        this.forsake(call);
+        reason = problem.code ?? "call_failed";
+        if (HOPELESS.has(reason)) return this.end(call, reason);
+      }
+    }
+  }
+
+  /** One attempt. @throws {CallProblem} @private */
+  async comeBack(call) {
+    const answered = new Promise((resolve, reject) => (call.attempt = { resolve, reject }));
+    answered.catch(() => {});
+    call.refusal = null;
+    const isRepeated = call.backoff.attempts > WEBRTC_ATTEMPTS;
+    this.takeWire(call, isRepeated ? "websocket" : call.transport);
+    const beginsAt = call.outgoing.rewind({ isTrack: call.transport === "webrtc" });
+    const timer = setTimeout(() => call.attempt?.reject(new CallProblem("no_answer")), READY_SECONDS * 1000);
+    try {
+      await Promise.race([this.openWire(call, call.point.request(beginsAt)), answered]);
+      await answered;
+    } finally {
+      clearTimeout(timer);
+      call.attempt = null;
+    }
+  }
+
+  /** The call is resumed. @private */
+  goOn(call, ready) {
+    if (!ready.resumed) return call.attempt.reject(new CallProblem("resume_refused"));
+    const awaySeconds = (performance.now() - call.lostAt) / 1000;
+    this.greet(call, ready);
+    const lostSeconds = call.outgoing.goOn(ready, { isTrack: call.transport === "webrtc" });
+    call.figures.values.droppedMs += lostSeconds * 1000;
+    const { attempt } = call;
+    call.attempt = null;
+    attempt.resolve();
+    this.setState("live");
+    this.emit("resumed", { attempts: call.backoff.attempts, awaySeconds, lostSeconds });
+  }
+
+  /** Let go of a connection that is lost. @private */
+  forsake(call) {
+    const { wire } = call;
+    call.wire = null;
+    call.playback?.clear();
+    call.figures.forgetPings();
+    call.outgoing.ring.park();
+    wire?.abandon();
   }
 
   /** @private */
-  measureRoundTrip(call, message, at) {
-    const sentAt = call.pings.get(message.id);
-    if (sentAt === undefined) return;
-    call.pings.delete(message.id);
-    call.figures.roundTripMs = at - sentAt;
+  takeWire(call, transport) {
+    const wire = new WIRES[transport]({
+      onMessage: (message) => call.wire === wire && this.hear(call, message),
+      onAudio: (pcm) => call.wire === wire && call.playback?.play(pcm),
+      onClosed: ({ code }) => call.wire === wire && this.wireClosed(call, code),
+    });
+    Object.assign(call, { wire, transport });
+  }
+
+  /** @private */
+  openWire(call, resume) {
+    const { language, partials, microphone } = call;
+    const { sampleRate, stream } = microphone;
+    return call.wire.open({ server: this.server, access: this.access, sampleRate, stream, language, partials, resume });
   }
 
   /** Ping, read the wire's own figures, and notice a server that says nothing any more. @private */
   async check(call) {
     const now = performance.now();
+    if (!call.wire || this.state === "reconnecting") return;
+    if (now - call.heardAt > LOST_SERVER_SECONDS * 1000 && this.state === "live" && call.isResumable) {
+      return this.lose(call, "server_silent");
+    }
     if (now - call.heardAt > SILENT_SERVER_SECONDS * 1000 && !call.isSilent) {
       call.isSilent = true;
       this.emit("problem", new CallProblem("server_silent"));
     }
-    call.pingId = (call.pingId ?? 0) + 1;
-    const id = String(call.pingId);
-    if (call.wire.sendMessage({ type: "ping", id })) call.pings.set(id, now);
+    call.wire.sendMessage({ type: "ping", id: call.figures.ping(now) });
     const { packetsLost } = await call.wire.statistics().catch(() => ({}));
-    if (packetsLost !== undefined && packetsLost !== call.figures.packetsLost) {
-      call.figures.packetsLost = packetsLost;
+    if (packetsLost !== undefined && packetsLost !== call.figures.values.packetsLost) {
+      call.figures.values.packetsLost = packetsLost;
       this.emit("figures", this.figures);
     }
   }
@@ -276,6 +371,13 @@ export class VoiceAgentClient extends EventTarget {
     this.emit("ended", { reason, record: call.record ?? null });
   }
 
+  /** The page is being left. @private */
+  leave(call) {
+    call.wire?.close();
+    if (call.resolve) call.reject(new CallProblem("cancelled"));
+    else this.end(call, "hangup");
+  }
+
   /** Whatever a call holds is let go here, and only here. @private */
   release(call) {
     if (call.isOver) return;
@@ -283,8 +385,11 @@ export class VoiceAgentClient extends EventTarget {
     for (const timer of call.timers) clearInterval(timer); // ends time-outs as well
     call.playback?.clear();
     call.microphone?.stop();
-    call.wire.close();
-    this.lastFigures = { ...call.figures };
+    call.wire?.close();
+    call.wake?.();
+    call.attempt?.reject(new CallProblem("cancelled"));
+    this.lastFigures = call.figures;
+    this.lastTransport = call.transport;
     this.call = null;
     this.setState("idle");
   }
@@ -304,8 +409,4 @@ export class VoiceAgentClient extends EventTarget {
   emit(type, detail) {
     this.dispatchEvent(new CustomEvent(type, { detail }));
   }
-}
-
-function emptyFigures() {
-  return { finalLatencyMs: null, medianFinalLatencyMs: null, roundTripMs: null, droppedMs: 0, packetsLost: null };
 }

@@ -1,6 +1,7 @@
 import { send } from "./access.js";
 import { CallProblem } from "./problems.js";
 
+const RESUME_HEADER = "Voice-Agent-Resume";
 const SDP = "application/sdp";
 const SDP_FRAGMENT = "application/trickle-ice-sdpfrag";
 const SET_UP_SECONDS = 15;
@@ -33,10 +34,10 @@ export class WebRtcWire {
   }
 
   /**
-   * @param {{server: string, access: import("./access.js").Access, stream: MediaStream, language: string, partials: boolean}} options
+   * @param {{server: string, access: import("./access.js").Access, stream: MediaStream, language: string, partials: boolean, resume?: object}} options
    * @throws {CallProblem} with the code that says why there is no call
    */
-  async open({ server, access, stream, language, partials }) {
+  async open({ server, access, stream, language, partials, resume }) {
     const peer = new RTCPeerConnection({ bundlePolicy: "max-bundle" });
     this.peer = peer;
     for (const track of stream.getAudioTracks()) peer.addTrack(track, stream);
@@ -48,7 +49,7 @@ export class WebRtcWire {
     url.search = new URLSearchParams({ language, partials: String(partials) }).toString();
     // The same for whatever follows, also from a page that is being left and can't wait for another one.
     this.headers = await access.headers();
-    const answer = await this.post(url, server, access);
+    const answer = await this.post(url, server, access, resume);
     const iceServers = parseIceServers(answer.headers.get("Link"));
     if (iceServers.length) peer.setConfiguration({ iceServers, bundlePolicy: "max-bundle" });
     await peer.setLocalDescription(this.offer);
@@ -56,8 +57,10 @@ export class WebRtcWire {
     await this.channelOpened();
   }
 
-  async post(url, server, access) {
-    const headers = { "Content-Type": SDP, ...this.headers };
+  async post(url, server, access, resume) {
+    // In a header, never in the address: servers and proxies log addresses, and the token is a secret.
+    const goesOn = resume ? { [RESUME_HEADER]: JSON.stringify(resume) } : {};
+    const headers = { "Content-Type": SDP, ...this.headers, ...goesOn };
     const answer = await send(url, { method: "POST", headers, body: this.offer.sdp });
     if ([404, 405].includes(answer.status)) throw new CallProblem("webrtc_not_offered");
     if (answer.status !== 201) throw await access.problemOf(answer);
@@ -153,8 +156,13 @@ export class WebRtcWire {
 
   close() {
     if (this.isClosed) return;
-    this.isClosed = true;
     this.deleteResource();
+    this.abandon();
+  }
+
+  /** Let go of a connection that is lost, without a goodbye: the call goes on elsewhere. */
+  abandon() {
+    this.isClosed = true;
     this.audio?.pause();
     this.report();
     this.peer?.close();

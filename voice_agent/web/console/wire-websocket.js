@@ -1,3 +1,5 @@
+import { CallProblem } from "./problems.js";
+
 const MAX_WAITING_SECONDS = 3;
 const BYTES_PER_SAMPLE = 2;
 
@@ -18,10 +20,10 @@ export class WebSocketWire {
   }
 
   /**
-   * @param {{server: string, access: import("./access.js").Access, sampleRate: number, language: string, partials: boolean}} options
+   * @param {{server: string, access: import("./access.js").Access, sampleRate: number, language: string, partials: boolean, resume?: object}} options
    * @throws {import("./problems.js").CallProblem} with the code that says why there is no call
    */
-  async open({ server, access, sampleRate, language, partials }) {
+  async open({ server, access, sampleRate, language, partials, resume }) {
     const url = new URL("v1/ws", server);
     url.protocol = url.protocol.replace("http", "ws");
     const protocols = await access.protocols();
@@ -34,13 +36,15 @@ export class WebSocketWire {
       socket.onopen = () => resolve(false);
       socket.onclose = () => resolve(true);
     });
+    if (this.isClosed) throw new CallProblem("cancelled");
     if (refused) throw await access.explainRefusal();
     socket.onmessage = ({ data }) => {
       if (typeof data === "string") this.hooks.onMessage(JSON.parse(data));
       else this.hooks.onAudio(data);
     };
     socket.onclose = ({ code }) => this.hooks.onClosed({ code });
-    this.sendMessage({ type: "start", encoding: "pcm_s16le", sample_rate: sampleRate, channels: 1, language, partials });
+    const format = { encoding: "pcm_s16le", sample_rate: sampleRate, channels: 1 };
+    this.sendMessage({ type: "start", ...format, language, partials, ...(resume ? { resume } : {}) });
   }
 
   /** @param {object} message @returns {boolean} whether it could be sent */
@@ -69,5 +73,10 @@ export class WebSocketWire {
   close() {
     this.isClosed = true;
     this.socket?.close(1000);
+  }
+
+  /** Let go of a connection that is lost; the call goes on elsewhere. */
+  abandon() {
+    this.close();
   }
 }

@@ -5,6 +5,7 @@ export const STATES = {
   idle: "Ready",
   connecting: "Connecting…",
   live: "On a call",
+  reconnecting: "Connection lost. Trying again…",
   muted: "On a call, muted",
   ending: "Finishing…",
 };
@@ -22,6 +23,7 @@ const PROBLEMS = {
   server_full: "All lines are busy. Try again in a moment.",
   server_draining: "The server is about to restart and takes no new calls. Try again in a minute.",
   server_unreachable: "The server can’t be reached. Check the network, or whether the server is running.",
+  resume_refused: "The connection was lost, and the server could not take the call up again. What was recognised until then is kept below.",
   server_silent: "The server has not answered for a while. The network may be slow.",
   network_lost: "The connection was lost. What was recognised until then is kept below.",
   no_answer: "The server did not answer in time. Try again.",
@@ -58,6 +60,18 @@ const LIMITS = {
   messages: () => "Messages come faster than they can be read.",
 };
 
+/** What a person reads while the connection is away. */
+export const OUTAGE = {
+  websocket: "The connection was lost. Speak on if you like: the last 30 seconds are kept, and heard when it is back.",
+  webrtc: "The connection was lost. Wait a moment: what you say now may not be heard.",
+};
+
+/** @param {{lostSeconds: number}} resumed of the event @returns {string} */
+export function wordResumed({ lostSeconds }) {
+  if (lostSeconds < 0.05) return "The connection is back. Nothing was lost.";
+  return `The connection is back. ${lostSeconds.toFixed(1)} s of what was said were not heard.`;
+}
+
 const ENDINGS = {
   stopped: "Call ended.",
   hangup: "Call ended.",
@@ -68,6 +82,7 @@ const ENDINGS = {
   caller_error: "The server ended the call.",
   internal_error: "The server had a fault and ended the call.",
   cancelled: "The server ended the call.",
+  taken_over: "The call goes on in another place.",
 };
 
 /** @param {{code: string, message: string}} problem a CallProblem */
