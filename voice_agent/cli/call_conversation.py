@@ -249,8 +249,8 @@ class Conversation:
                     due = max(due, self._pace.due(ahead, began_at=began_at, sent_at=sent_at))
                 with trio.move_on_at(due):
                     await call.hang_up.wait()
-                if (is_late or speed != 1) and not await self._wait_for_room(message.end_seconds):
-                    return False
+            if (call.can_resume or speed != 1) and not await self._wait_for_room(message.end_seconds):
+                return False
             if call.hang_up.is_set():
                 break
             sent_at = trio.current_time()

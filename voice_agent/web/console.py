@@ -39,6 +39,7 @@ CONTENT_TYPES: Final[Mapping[str, str]] = {
     "key-form.js": _SCRIPT,
     "microphone.js": _SCRIPT,
     "notices.js": _SCRIPT,
+    "outage.js": _SCRIPT,
     "outgoing-audio.js": _SCRIPT,
     "page.js": _SCRIPT,
     "playback.js": _SCRIPT,

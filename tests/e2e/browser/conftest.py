@@ -20,7 +20,7 @@ import pytest
 from playwright.sync_api import Browser, Error, Locator, Page, Playwright, expect, sync_playwright
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from cutting_proxy import CuttingProxy, cutting_proxy  # noqa: E402 (the test tree is not a package)
+from cutting_proxy import CuttingProxy, cutting_proxy
 
 CHROMIUM = shutil.which("chromium")
 ARGUMENTS = [

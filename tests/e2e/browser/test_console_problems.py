@@ -74,7 +74,7 @@ def test_a_full_server_and_a_stopped_one_are_told_in_plain_words(
     start_server: Any, open_browser: Any, open_console: Any, wire: str
 ) -> None:
     """The second caller reads that all lines are busy; when the server drains, and is gone, both are told."""
-    server = start_server(server__max_calls=1, server__grace_seconds=1)
+    server = start_server(server__max_calls=1, server__grace_seconds=1, session__resume_window_seconds=2)
     browser = open_browser()
     with open_console(browser, server) as first, open_console(browser, server) as second:
         first.call(wire)
@@ -83,7 +83,7 @@ def test_a_full_server_and_a_stopped_one_are_told_in_plain_words(
         expect(second.alert).to_contain_text("All lines are busy")
         server.process.terminate()
         expect(first.alert).to_contain_text("about to restart", timeout=WORDS_MS)
-        expect(first.alert).to_contain_text("The server restarted and ended the call", timeout=WORDS_MS)
+        expect(first.status).to_contain_text("The server restarted and ended the call", timeout=WORDS_MS)
         assert server.process.wait(30) == 0
         second.button("Call").click()
         expect(second.alert).to_contain_text(re.compile("The server can.t be reached"), timeout=WORDS_MS)
@@ -95,7 +95,7 @@ def test_a_lost_connection_is_told(
     start_server: Any, open_browser: Any, open_console: Any, wire: str
 ) -> None:
     """A server that vanishes in mid-call: the person reads that the connection was lost, and keeps the words."""
-    server = start_server()
+    server = start_server(session__resume_window_seconds=1)
     with open_console(open_browser(), server) as console:
         console.call(wire)
         console.page.get_by_label("Write instead of speaking").fill("Remember this")

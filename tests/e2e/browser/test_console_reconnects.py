@@ -1,5 +1,6 @@
 """A browser whose network breaks: the page says so, comes back by itself, and each word stands there once."""
 
+import itertools
 import json
 import os
 import re
@@ -15,7 +16,7 @@ pytestmark = pytest.mark.e2e
 WORDS_MS = 30_000
 IMAGES = Path(__file__).parents[3] / "docs" / "images"
 PHRASES = ("ever tried", "ever failed", "no matter", "try again", "fail again", "fail better")
-LOST = "Connection lost. Trying again…"
+LOST = "Reconnecting…"
 
 
 def expect_each_phrase_once(console: Any, words: Callable[[str], str]) -> None:
@@ -55,7 +56,9 @@ def test_a_cut_connection_costs_no_word(
         expect(console.button("Hang up")).to_be_enabled()
         console.page.wait_for_timeout(1_500)
         through.proxy.target = through.server.port
-        expect(console.alert).to_have_text(re.compile("^The connection is back. Nothing was lost."), timeout=WORDS_MS)
+        expect(console.alert).to_have_text(
+            re.compile("^The connection is back. Nothing was lost."), timeout=WORDS_MS
+        )
         expect_each_phrase_once(console, words)
         assert console.page.locator("#figure-session").inner_text() == session
         assert console.page.locator("#figure-dropped").inner_text() == "0 ms"
@@ -85,6 +88,43 @@ def test_another_server_takes_the_call_up(
         expect_each_phrase_once(console, words)
         console.hang_up()
     assert second.wait_for_close_record()["reason"] == "stopped"
+
+
+def test_a_call_over_webrtc_is_taken_up_by_another_server(
+    start_server: Any,
+    cutting: Callable[[Any], Any],
+    open_browser: Any,
+    open_console: Any,
+    speech: Any,
+    tmp_path: Path,
+) -> None:
+    """SIGKILL: the browser finds nobody there after some seconds, which it takes; then the same session goes on.
+
+    Over either wire: what a track can't carry later may be lost, and is told; no words stand there twice.
+    """
+    first = start_server(store__path=tmp_path / "kept.db")
+    second = start_server(store__path=tmp_path / "kept.db")
+    network = cutting(first)
+    with open_console(open_browser(speech("two_cities")), network) as console:
+        console.call("WebRTC")
+        expect(console.partials.first).not_to_be_empty(timeout=WORDS_MS)
+        session = console.page.locator("#figure-session").inner_text()
+        network.proxy.target = second.port
+        first.process.kill()
+        expect(console.status).to_have_text(LOST, timeout=WORDS_MS)
+        expect(console.alert).to_contain_text("The connection is back", timeout=WORDS_MS)
+        expect(console.partials.first).not_to_be_empty(timeout=WORDS_MS)
+        console.expect_words("wisdom|foolishness|belief|incredulity|Light|Darkness|hope|despair")
+        assert console.page.locator("#figure-session").inner_text() == session
+        console.hang_up()
+        print(console.alert.inner_text(), console.finals.all_inner_texts())
+        spans = [
+            list(map(float, re.findall(r"\d+\.\d", it)))
+            for it in console.page.locator(".details").all_inner_texts()
+        ]
+        assert all(one[1] <= other[0] + 0.1 for one, other in itertools.pairwise(spans)), spans
+    second.stop()
+    assert "stopped" in [it["reason"] for it in second.close_records() if it["session"] == session]
 
 
 def test_a_silent_network_is_noticed(
@@ -186,7 +226,9 @@ def test_a_picture_of_the_page_without_a_connection(
     through: Any, open_browser: Any, open_console: Any, tmp_path: Path, name: str, options: dict[str, Any]
 ) -> None:
     """Nothing needs scrolling sideways, and axe finds nothing against it."""
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python").Axe()
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright", reason="needs axe-playwright-python"
+    ).Axe()
     with open_console(open_browser(), through, **options) as console:
         page = console.page
         console.call()

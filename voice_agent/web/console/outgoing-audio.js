@@ -23,9 +23,9 @@ export class OutgoingAudio {
     /** Whether it is kept for another connection; until the server says so, it is. */
     this.isKept = true;
     this.heardSeconds = 0;
-    this.lateUntil = 0;
     this.beginsAt = 0;
     this.askedAt = 0;
+    this.aheadSeconds = Infinity; // until the server says
     this.ring.rewind();
   }
 
@@ -41,7 +41,7 @@ export class OutgoingAudio {
   }
 
   /**
-   * Send what waits, late audio no faster than the server hears it.
+   * Send what waits, no faster than the server hears it: what was kept through an outage comes all at once.
    *
    * @param {{sendAudio: (pcm: Int16Array) => boolean, sendMessage: (message: object) => boolean}} wire
    * @returns {number} seconds that were dropped, because nothing takes them and nothing is kept
@@ -50,7 +50,7 @@ export class OutgoingAudio {
     const { ring } = this;
     let dropped = 0;
     for (let count = 0, piece = ring.next(); piece && count < LATE_PIECES; count += 1, piece = ring.next()) {
-      if (piece.end <= this.lateUntil && piece.end > this.heardSeconds + this.aheadSeconds) {
+      if (this.isKept && piece.end > this.heardSeconds + this.aheadSeconds) {
         this.askProgress(wire);
         break;
       }
@@ -98,7 +98,6 @@ export class OutgoingAudio {
     if (isTrack || this.isTrack) this.clock = new SpeechClock({ isExact: !isTrack, sentSeconds: this.ring.endSeconds });
     this.isTrack = isTrack;
     this.heardSeconds = Math.max(heardSeconds, this.beginsAt);
-    this.lateUntil = this.ring.endSeconds;
     this.settled.beginAgain();
     // What the server had settled and told so is not lost, although it may not have kept how far that was.
     return Math.max(0, this.beginsAt - Math.max(heardSeconds, this.settled.seconds));

@@ -1,9 +1,6 @@
 const QUIET_SECONDS = 0.5; // so far behind what was heard may speech still begin that was not told yet
 const LEAD_SECONDS = 1; // so much more than seems to be needed is kept: the server drops by position what it has
 
-const FIRST_WAIT_MS = 500;
-const MAX_WAIT_MS = 8000;
-
 /** Close codes of a connection that is lost (RFC 6455, section 7.4.1, and the IANA registry): the others mean to end the call. */
 const LOST_CLOSE_CODES = new Set([1001, 1006, 1011, 1012]);
 
@@ -98,28 +95,5 @@ export class SettledPosition {
   /** @private */
   settle(seconds) {
     if (this.isKept) this.seconds = Math.max(this.seconds, seconds - LEAD_SECONDS);
-  }
-}
-
-/**
- * Exponential backoff with full jitter: each wait is drawn evenly between nothing and twice the last bound, so that the
- * callers of a server that died don't come back in waves.
- */
-export class Backoff {
-  /** @param {() => number} [chance] 0..1 */
-  constructor(chance = Math.random) {
-    this.chance = chance;
-    this.attempts = 0;
-  }
-
-  /** @returns {number} the next wait, in ms */
-  next() {
-    const bound = Math.min(MAX_WAIT_MS, FIRST_WAIT_MS * 2 ** this.attempts);
-    this.attempts += 1;
-    return this.chance() * bound;
-  }
-
-  reset() {
-    this.attempts = 0;
   }
 }

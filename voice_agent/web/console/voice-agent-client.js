@@ -25,10 +25,11 @@
 import { Access, resumeProblem } from "./access.js";
 import { CallFigures } from "./call-figures.js";
 import { Microphone } from "./microphone.js";
+import { Outage, isHopeless } from "./outage.js";
 import { OutgoingAudio } from "./outgoing-audio.js";
 import { Playback } from "./playback.js";
 import { CallProblem } from "./problems.js";
-import { Backoff, ResumePoint, isLoss } from "./resume-point.js";
+import { ResumePoint, isLoss } from "./resume-point.js";
 import { WebRtcWire, isWebRtcOffered } from "./wire-webrtc.js";
 import { WebSocketWire } from "./wire-websocket.js";
 
@@ -39,12 +40,9 @@ const FINISH_SECONDS = 10;
 const PING_SECONDS = 2;
 const SILENT_SERVER_SECONDS = 8;
 const LOST_SERVER_SECONDS = 12;
-const STEADY_SECONDS = 10; // a connection that held for so long ends an outage
+const FAILING_WIRE_SECONDS = 5; // when the wire itself says that nothing comes
 const WEBRTC_ATTEMPTS = 2; // then the other wire is tried, which passes where UDP does not
 const WIRES = { websocket: WebSocketWire, webrtc: WebRtcWire };
-
-/** Problems of an attempt to resume that the next one would have again. */
-const HOPELESS = new Set(["resume_refused", "key_refused", "key_needed", "key_forbidden", "origin_refused"]);
 
 /** One caller; makes one call at a time, and any number after one another. */
 export class VoiceAgentClient extends EventTarget {
@@ -67,7 +65,7 @@ export class VoiceAgentClient extends EventTarget {
     this.call = null;
     // A page that is left takes its call along: another page, or this one reloaded, begins a new one.
     addEventListener("pagehide", () => this.call && this.leave(this.call));
-    addEventListener("online", () => this.call?.wake?.());
+    addEventListener("online", () => this.call?.outage.wake());
   }
 
   /** What is shown from the next call on. @param {import("./access.js").Key | null} key */
@@ -103,9 +101,9 @@ export class VoiceAgentClient extends EventTarget {
    */
   async connect({ transport = "websocket", deviceId = "", language = "en", partials = true } = {}) {
     if (this.state !== "idle") throw new CallProblem("already_calling");
-    const call = { figures: new CallFigures(), timers: [], isOver: false };
-    Object.assign(call, { language, partials, point: new ResumePoint(), backoff: new Backoff(), lostAt: null, isResumable: false });
-    call.outgoing = new OutgoingAudio({ isTrack: transport === "webrtc" });
+    const outgoing = new OutgoingAudio({ isTrack: transport === "webrtc" });
+    const call = { language, partials, outgoing, figures: new CallFigures(), timers: [], isOver: false };
+    Object.assign(call, { point: new ResumePoint(), outage: new Outage(), isResumable: false });
     this.takeWire(call, transport);
     call.ready = new Promise((resolve, reject) => Object.assign(call, { resolve, reject }));
     call.ready.catch(() => {});
@@ -178,14 +176,10 @@ export class VoiceAgentClient extends EventTarget {
     const isCarried = this.state !== "reconnecting";
     outgoing.capture(pcm, pcm.length / call.microphone.sampleRate, at, isCarried);
     if (outgoing.isTrack || !isCarried) return;
-    if (outgoing.ring.hasGap && call.isResumable) {
-      this.lose(call, "network_slow");
-      return;
-    }
+    if (outgoing.ring.hasGap && call.isResumable) return void this.lose(call, "network_slow");
     const dropped = outgoing.pump(call.wire);
-    if (!dropped) return;
-    call.figures.values.droppedMs += dropped * 1000;
-    this.emit("figures", this.figures);
+    if (dropped) call.figures.values.droppedMs += dropped * 1000;
+    if (dropped) this.emit("figures", this.figures);
   }
 
   /** @private */
@@ -248,7 +242,8 @@ export class VoiceAgentClient extends EventTarget {
     call.isResumable = call.point.isOffered;
     call.outgoing.begin(ready, call.isResumable);
     call.playback = new Playback(call.microphone.context, ready.format);
-    call.readyAt = call.heardAt = performance.now();
+    call.outage.connected();
+    call.heardAt = performance.now();
     call.record = null;
   }
 
@@ -257,19 +252,10 @@ export class VoiceAgentClient extends EventTarget {
     this.setState("reconnecting");
     this.forsake(call);
     for (;;) {
-      const now = performance.now();
-      if (call.lostAt === null || now - call.readyAt >= STEADY_SECONDS * 1000) {
-        call.lostAt = now;
-        call.backoff.reset();
-      }
-      call.readyAt = Infinity; // until the next one
-      const waitMs = call.backoff.next();
-      if (now + waitMs >= call.lostAt + call.point.windowMs) return this.end(call, call.record?.reason ?? "network_lost");
-      this.emit("reconnecting", { attempt: call.backoff.attempts, waitMs, reason });
-      await new Promise((resolve) => {
-        call.wake = resolve;
-        this.later(call, waitMs / 1000, resolve);
-      });
+      const waitMs = call.outage.nextWait(call.point.windowMs);
+      if (waitMs === null) return this.end(call, call.record?.reason ?? "network_lost");
+      this.emit("reconnecting", { attempt: call.outage.attempts, waitMs, reason });
+      await call.outage.pause(waitMs);
       if (call.isOver) return;
       try {
         return await this.comeBack(call);
@@ -277,7 +263,7 @@ export class VoiceAgentClient extends EventTarget {
         if (call.isOver) return;
         this.forsake(call);
         reason = problem.code ?? "call_failed";
-        if (HOPELESS.has(reason)) return this.end(call, reason);
+        if (isHopeless(reason)) return this.end(call, reason);
       }
     }
   }
@@ -287,8 +273,8 @@ export class VoiceAgentClient extends EventTarget {
     const answered = new Promise((resolve, reject) => (call.attempt = { resolve, reject }));
     answered.catch(() => {});
     call.refusal = null;
-    const isRepeated = call.backoff.attempts > WEBRTC_ATTEMPTS;
-    this.takeWire(call, isRepeated ? "websocket" : call.transport);
+    if (call.outage.attempts > WEBRTC_ATTEMPTS) call.avoidsWebRtc = true;
+    this.takeWire(call, call.avoidsWebRtc ? "websocket" : call.transport);
     const beginsAt = call.outgoing.rewind({ isTrack: call.transport === "webrtc" });
     const timer = setTimeout(() => call.attempt?.reject(new CallProblem("no_answer")), READY_SECONDS * 1000);
     try {
@@ -302,8 +288,8 @@ export class VoiceAgentClient extends EventTarget {
 
   /** The call is resumed. @private */
   goOn(call, ready) {
-    if (!ready.resumed) return call.attempt.reject(new CallProblem("resume_refused"));
-    const awaySeconds = (performance.now() - call.lostAt) / 1000;
+    if (!ready.resumed) return this.refuse(call);
+    const { attempts, awaySeconds } = call.outage;
     this.greet(call, ready);
     const lostSeconds = call.outgoing.goOn(ready, { isTrack: call.transport === "webrtc" });
     call.figures.values.droppedMs += lostSeconds * 1000;
@@ -311,7 +297,14 @@ export class VoiceAgentClient extends EventTarget {
     call.attempt = null;
     attempt.resolve();
     this.setState("live");
-    this.emit("resumed", { attempts: call.backoff.attempts, awaySeconds, lostSeconds });
+    this.emit("resumed", { attempts, awaySeconds, lostSeconds });
+  }
+
+  /** Another session is none of ours; a server that can't resume over WebRTC may over a WebSocket. @private */
+  refuse(call) {
+    call.attempt.reject(new CallProblem(call.transport === "webrtc" ? "webrtc_not_offered" : "resume_refused"));
+    call.wire.close();
+    call.avoidsWebRtc = true;
   }
 
   /** Let go of a connection that is lost. @private */
@@ -336,8 +329,7 @@ export class VoiceAgentClient extends EventTarget {
 
   /** @private */
   openWire(call, resume) {
-    const { language, partials, microphone } = call;
-    const { sampleRate, stream } = microphone;
+    const { language, partials, microphone: { sampleRate, stream } } = call;
     return call.wire.open({ server: this.server, access: this.access, sampleRate, stream, language, partials, resume });
   }
 
@@ -345,10 +337,10 @@ export class VoiceAgentClient extends EventTarget {
   async check(call) {
     const now = performance.now();
     if (!call.wire || this.state === "reconnecting") return;
-    if (now - call.heardAt > LOST_SERVER_SECONDS * 1000 && this.state === "live" && call.isResumable) {
-      return this.lose(call, "server_silent");
-    }
-    if (now - call.heardAt > SILENT_SERVER_SECONDS * 1000 && !call.isSilent) {
+    const silentSeconds = (now - call.heardAt) / 1000;
+    const patience = call.wire.isFailing ? FAILING_WIRE_SECONDS : LOST_SERVER_SECONDS;
+    if (silentSeconds > patience && this.state === "live" && call.isResumable) return this.lose(call, "server_silent");
+    if (silentSeconds > SILENT_SERVER_SECONDS && !call.isSilent) {
       call.isSilent = true;
       this.emit("problem", new CallProblem("server_silent"));
     }
@@ -363,10 +355,7 @@ export class VoiceAgentClient extends EventTarget {
   /** @private */
   end(call, reason) {
     if (call.isOver) return;
-    if (call.resolve) {
-      call.reject(new CallProblem(reason === "network_lost" ? "network_lost" : "call_refused"));
-      return;
-    }
+    if (call.resolve) return call.reject(new CallProblem(reason === "network_lost" ? reason : "call_refused"));
     this.release(call);
     this.emit("ended", { reason, record: call.record ?? null });
   }
@@ -386,7 +375,7 @@ export class VoiceAgentClient extends EventTarget {
     call.playback?.clear();
     call.microphone?.stop();
     call.wire?.close();
-    call.wake?.();
+    call.outage.wake();
     call.attempt?.reject(new CallProblem("cancelled"));
     this.lastFigures = call.figures;
     this.lastTransport = call.transport;

@@ -131,6 +131,11 @@ export class WebRtcWire {
     await fetch(this.resource, { method: "PATCH", headers, body: fragment }).catch(() => {});
   }
 
+  /** Whether the browser finds nobody at the other end, for now. */
+  get isFailing() {
+    return ["disconnected", "failed"].includes(this.peer?.connectionState);
+  }
+
   sendMessage(message) {
     if (this.channel?.readyState !== "open" || this.channel.bufferedAmount > MAX_WAITING_BYTES) return false;
     this.channel.send(JSON.stringify(message));

@@ -47,6 +47,11 @@ export class WebSocketWire {
     this.sendMessage({ type: "start", ...format, language, partials, ...(resume ? { resume } : {}) });
   }
 
+  /** TCP does not tell. */
+  get isFailing() {
+    return false;
+  }
+
   /** @param {object} message @returns {boolean} whether it could be sent */
   sendMessage(message) {
     if (this.socket?.readyState !== WebSocket.OPEN) return false;

@@ -5,7 +5,7 @@ export const STATES = {
   idle: "Ready",
   connecting: "Connecting…",
   live: "On a call",
-  reconnecting: "Connection lost. Trying again…",
+  reconnecting: "Reconnecting…",
   muted: "On a call, muted",
   ending: "Finishing…",
 };
