@@ -37,6 +37,7 @@ export class OutgoingAudio {
     if (this.isTrack) {
       ring.endSeconds = clock.positionAt(at) ?? ring.endSeconds;
       if (isCarried) ring.tookAll();
+      ring.settle(0); // what was heard before the call began
     }
   }
 

@@ -119,6 +119,7 @@ export class VoiceAgentClient extends EventTarget {
       opened.then((microphone) => call.isOver && microphone.stop(), () => {});
       call.microphone = await Promise.race([opened, call.ready]);
       call.microphone.isMuted = this.isMuted;
+      call.isSending = outgoing.isTrack; // a track is heard as soon as it can be
       await Promise.race([this.openWire(call), call.ready]);
       call.isSending = true;
       this.later(call, READY_SECONDS, () => call.reject(new CallProblem("no_answer")));
