@@ -62,7 +62,7 @@ export class WebRtcWire {
     const goesOn = resume ? { [RESUME_HEADER]: JSON.stringify(resume) } : {};
     const headers = { "Content-Type": SDP, ...this.headers, ...goesOn };
     const answer = await send(url, { method: "POST", headers, body: this.offer.sdp });
-    if ([404, 405].includes(answer.status)) throw new CallProblem("webrtc_not_offered");
+    if ([404, 405].includes(answer.status) && !resume) throw new CallProblem("webrtc_not_offered");
     if (answer.status !== 201) throw await access.problemOf(answer);
     this.resource = new URL(answer.headers.get("Location") ?? "", new URL("v1/webrtc", server));
     this.etag = answer.headers.get("ETag");
