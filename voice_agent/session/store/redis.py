@@ -55,6 +55,8 @@ PAGE_STEP: Final = 200
 CHECKED: Final = "check"
 """The session that is none."""
 CHECK_SECONDS: Final = 60
+INDEX_SLACK_SECONDS: Final = 10 * SECONDS
+"""The index follows a lease that moves with each write in steps; less than leases last beyond their renewal."""
 MAX_REMEMBERED: Final = 10_000
 """Sessions whose place in the index is known to be written; the index is written again for those beyond."""
 
@@ -141,9 +143,11 @@ class RedisStore:
 
     async def _index(self, client: Client, record: SessionRecord) -> None:
         score = _expiry_score(record)
-        if self._indexed.get(record.session_id) == score:
+        known = self._indexed.get(record.session_id)
+        if known is not None and abs(score - known) < INDEX_SLACK_SECONDS:
             return
-        await client.zadd(self._set("places"), {cursor_of(record): 0})
+        if known is None:
+            await client.zadd(self._set("places"), {cursor_of(record): 0})
         await client.zadd(self._set("expiry"), {record.session_id: score})
         self._indexed[record.session_id] = score
         self._indexed.move_to_end(record.session_id)
