@@ -179,7 +179,7 @@ class RedisServers:
         replica.wait_until(lambda: replica.info("master_link_status") == "up")
         return master, replica
 
-    def start_sentinels(self, program: str = "redis-sentinel", replicas: int = 1) -> SentinelGroup:
+    def start_sentinels(self, program: str = "redis-server", replicas: int = 1) -> SentinelGroup:
         keys = ("--requirepass", PASSWORD, "--masterauth", PASSWORD)
         master = self.make("--repl-diskless-sync-delay", "0", *keys)
         following = [
@@ -200,7 +200,7 @@ class RedisServers:
             )
             with (sentinel.folder / "redis.log").open("ab") as log:
                 sentinel.process = subprocess.Popen(
-                    [program, str(settings)], stdout=log, stderr=log, cwd=sentinel.folder
+                    [program, str(settings), "--sentinel"], stdout=log, stderr=log, cwd=sentinel.folder
                 )
             sentinels.append(sentinel)
         for sentinel in sentinels:

