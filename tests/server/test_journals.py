@@ -13,7 +13,7 @@ from quart_trio import QuartTrio
 from voice_agent.access.admitted import SCOPE_KEY, Admitted
 from voice_agent.core.errors import StoreUnavailableError
 from voice_agent.core.identity import EVERY_TENANT, Identity, Scope
-from voice_agent.core.journal import EntryKind, JournalEntry, RecordState, SessionRecord
+from voice_agent.core.journal import PATIENCE_SECONDS, EntryKind, JournalEntry, RecordState, SessionRecord
 from voice_agent.observability.audit import open_audit
 from voice_agent.observability.metrics import Metrics
 from voice_agent.server import journals as journals_module
@@ -376,11 +376,13 @@ async def test_what_is_deleted_is_gone_and_audited(
 
 
 async def test_a_running_call_is_not_deleted(place: Place) -> None:
-    """409 while somebody has it, here or on another node; who detached or lost its server may be deleted."""
+    """409 while somebody has it, here or elsewhere, or may come back; who detached or lost its server may be deleted."""
     await place.keep(running("running"), *JOURNAL)
     await place.keep(running("detached", state=RecordState.DETACHED))
-    await place.keep(running("lost", lease_until=NOW - 1))
+    await place.keep(running("frozen", lease_until=NOW - 1))
+    await place.keep(running("lost", lease_until=NOW - 60 - PATIENCE_SECONDS - 1))
     client = place.client(ACME)
+    assert (await client.delete("/v1/journals/frozen")).status_code == 409
     answer = await client.delete("/v1/journals/running")
     assert answer.status_code == 409
     assert json.loads(await answer.get_data())["code"] == "session_running"

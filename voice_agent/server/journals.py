@@ -93,7 +93,8 @@ class Journals:
             JournalsUnavailableError: the store can't be reached, or its file not be wiped now.
         """
         record = await self._record(who, session_id)
-        is_owned = record.state is RecordState.OPEN and self.now() < record.lease_until
+        # Whose lease has just run out may be back in a moment, and would write on.
+        is_owned = record.state is RecordState.OPEN and self.now() < record.abandoned_at
         if is_owned or self.registry.find(session_id) is not None:
             raise SessionRunningError("The call still runs; end it first (DELETE /v1/sessions/…).")
         with _told():

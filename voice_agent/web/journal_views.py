@@ -70,7 +70,7 @@ class KeptSession:
 
 @attrs.frozen(kw_only=True)
 class KeptPage:
-    """Some kept sessions, the newest first."""
+    """Some kept sessions, the newest first; perhaps fewer than asked for, though more follow."""
 
     journals: tuple[KeptSession, ...]
     next: str | None

@@ -310,6 +310,28 @@ async def test_it_is_still_there_after_the_store_was_closed(
         assert transcript_of(await store.journal("s1")) == ("hello",)
 
 
+async def test_a_rare_key_among_many_is_found_in_bounded_looks(
+    redis_server: Any, tmp_path: Path, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each answer looks at so many sessions and no more; the cursor leads on, also from an empty page, to each one once."""
+    monkeypatch.setattr("voice_agent.session.store.redis.PAGE_STEP", 5)
+    monkeypatch.setattr("voice_agent.session.store.redis.MAX_LOOKS", 2)
+    records = [
+        make_record(f"s{n:02}", opened_at=1_000.0 + n, key_id="rare" if n in {3, 4, 40} else "k1")
+        for n in range(50)
+    ]
+    pages: list[list[str]] = []
+    async with open_redis_store(redis_server.url, prefix=f"test-{tmp_path.name}", keep_seconds=3600) as store:
+        await store.write([begin(record) for record in records])
+        cursor = None
+        while True:
+            page = await store.select(Selection(key_id="rare"), cursor=cursor, limit=3)
+            pages.append([record.session_id for record in page.records])
+            if (cursor := page.next_cursor) is None:
+                break
+    assert pages == [["s40"], [], [], [], ["s04", "s03"], []]
+
+
 async def test_keys_in_redis_outlive_what_is_meant_and_no_longer(
     redis_server: Any, tmp_path: Path, make_record: MakeRecord, make_entry: MakeEntry
 ) -> None:

@@ -69,7 +69,10 @@ class Selection:
 
 @attrs.frozen(kw_only=True)
 class Page:
-    """Some records, the newest first, and where to go on; None after the last."""
+    """Some records, the newest first, and where to go on; None after the last.
+
+    There may be fewer than were asked for, or none, where many were looked at that don't match.
+    """
 
     records: tuple[SessionRecord, ...]
     next_cursor: str | None

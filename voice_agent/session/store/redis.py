@@ -52,6 +52,8 @@ ENDED_BAND: Final = 2e12
 """Added to the times at which the other ones ended. A double of that size still tells milliseconds apart."""
 CLAIM_ATTEMPTS: Final = 5
 PAGE_STEP: Final = 200
+MAX_LOOKS: Final = 10
+"""Pages of sessions that are looked through for one answer; whoever asks for a rare key asks again, and others get their turn."""
 CHECKED: Final = "check"
 """The session that is none."""
 CHECK_SECONDS: Final = 60
@@ -197,17 +199,17 @@ class RedisStore:
         return tuple(load_entry(_bytes(item.field_values)) for item in found)
 
     async def select(self, selection: Selection, *, cursor: str | None = None, limit: int = 100) -> Page:
-        """As the protocol says; looks at all sessions, page by page, so a rare key takes many looks."""
+        """As the protocol says; where few match, the page is short, and the cursor leads on."""
         found: list[SessionRecord] = []
-        top = "+" if cursor is None else f"({cursor}"
-        while len(found) <= limit:
-            places, texts = await self._link.ask(partial(self._page, top=top))
+        last = cursor
+        for _ in range(MAX_LOOKS):
+            places, texts = await self._link.ask(partial(self._page, top="+" if last is None else f"({last}"))
             found += [record for record in load_records(texts) if matches(selection, record)]
-            if len(places) < PAGE_STEP:
+            last = places[-1] if len(places) == PAGE_STEP else None
+            if len(found) > limit or last is None:
                 break
-            top = f"({places[-1]}"
         page = tuple(found[:limit])
-        return Page(records=page, next_cursor=cursor_of(page[-1]) if len(found) > limit else None)
+        return Page(records=page, next_cursor=cursor_of(page[-1]) if len(found) > limit else last)
 
     async def _page(self, client: Client, top: str) -> tuple[list[str], list[bytes]]:
         """Return the next places, and the records that are there; those of one page are asked for together."""

@@ -58,6 +58,8 @@ MIGRATIONS: Final = (
         "CREATE INDEX sessions_gone ON sessions(state, gone_at)",
     ),
     ("CREATE TABLE nodes(node TEXT PRIMARY KEY, put_at REAL NOT NULL, beat TEXT NOT NULL) WITHOUT ROWID",),
+    # A tenant with a few sessions among 100,000 of others is listed in 1.5 ms; without, in 170 ms.
+    ("CREATE INDEX sessions_tenant ON sessions(tenant, place)",),
 )
 """From each version of the file to the next one; ``user_version`` says how many have been done."""
 
