@@ -390,3 +390,42 @@ async def test_redis_is_away(tmp_path: Path, start_node: Any, http: Any) -> None
         assert [await shake(node) for node in nodes] == [101, 101]
         for node in nodes:
             assert await trio.to_thread.run_sync(node.stop) == 0
+
+
+async def test_workers_of_one_server_work_as_one(start_server: Any, open_call: Any, http: Any) -> None:
+    """Two workers, a file, no setting of the cluster: whichever worker takes a request, the one that has the call answers."""
+    server = start_server(server__workers=2, access__keys=KEYS, cluster__beat_seconds=BEAT_SECONDS)
+
+    async def both_are_there() -> bool:
+        nodes = (await http.get(f"{server.http}/v1/nodes")).json()["nodes"]
+        return [node["node"].partition("/")[2] for node in nodes] == ["worker-1", "worker-2"]
+
+    await until(both_are_there)
+    limits = httpx.Limits(max_keepalive_connections=0)
+    async with (
+        httpx.AsyncClient(timeout=PATIENCE_SECONDS, limits=limits, headers=headers_of(BOSS)) as anew,
+        open_call(server) as (first, one),
+        open_call(server) as (second, other),
+    ):
+        answered_by: set[str] = set()
+        owners: set[str] = set()
+
+        async def all_is_seen_by_both() -> bool:
+            page = (await anew.get(f"{server.http}/v1/sessions")).json()
+            if [session["id"] for session in page["sessions"]] != [other, one]:
+                return False  # that worker has not heard of the other one yet
+            owners.update(session["node"] for session in page["sessions"])
+            nodes = (await anew.get(f"{server.http}/v1/nodes")).json()["nodes"]
+            answered_by.update(node["node"] for node in nodes if node["is_self"])
+            for session in (one, other):
+                shown = await anew.get(f"{server.http}/v1/sessions/{session}")
+                assert shown.status_code == 200, shown.text
+            return len(answered_by) == 2
+
+        await until(all_is_seen_by_both)
+        assert len(owners) == 2
+        for call, session in ((first, one), (second, other)):
+            assert (await anew.delete(f"{server.http}/v1/sessions/{session}")).status_code in {202, 204}
+            assert (await message_of(call, "closed"))["reason"] == "ended_by_operator"
+    assert await trio.to_thread.run_sync(server.stop) == 0
+    assert "Traceback" not in server.log()

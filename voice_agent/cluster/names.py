@@ -25,7 +25,7 @@ def name_of_node(settings: ClusterSettings, place: WorkerPlace | None = None) ->
     machine = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:_MACHINE_CHARACTERS] or "node"
     if place is None:
         return settings.node_name or f"{machine}-{secrets.token_hex(_RANDOM_BYTES)}"
-    of_folder = hashlib.sha256(f"{place.folder} {place.folder.stat().st_ctime_ns}".encode()).hexdigest()
+    of_folder = hashlib.sha256(f"{place.folder} {place.folder.stat().st_ino}".encode()).hexdigest()
     return f"{settings.node_name or f'{machine}-{of_folder[: 2 * _RANDOM_BYTES]}'}/{place.name}"
 
 
