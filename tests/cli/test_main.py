@@ -26,6 +26,7 @@ def test_the_help_names_every_command_with_a_whole_sentence() -> None:
         "talk",
         "keys",
         "sessions",
+        "nodes",
         "journals",
         "models",
         "settings",
@@ -33,7 +34,7 @@ def test_the_help_names_every_command_with_a_whole_sentence() -> None:
     assert all(line.endswith(".") and not line.endswith("...") for line in listed)
 
 
-@pytest.mark.parametrize("name", ["serve", "call", "transcribe", "keys", "models", "settings"])
+@pytest.mark.parametrize("name", ["serve", "call", "transcribe", "keys", "nodes", "models", "settings"])
 def test_every_command_has_help_that_names_its_exit_codes(name: str) -> None:
     """What a script branches on is documented where it is looked for."""
     result = CliRunner().invoke(main, [name, "--help"])

@@ -94,6 +94,22 @@ def test_since_is_a_moment(run: Any, since: str, expected: str | None) -> None:
     assert sent.endswith("+00:00")
 
 
+def test_nodes_that_are_silent_are_named(run: Any) -> None:
+    """On standard error, each once; the table shows whose each session is, where there are several."""
+
+    def answer(name: str, node: str, cursor: str | None, silent: list[str]) -> httpx.Response:
+        session = {"id": name, "node": node, "key": "k", "tenant": "default", "state": "live"}
+        return httpx.Response(200, json={"sessions": [session], "next": cursor, "silent_nodes": silent})
+
+    done = run(Server(answer("s1", "n1", "x", ["n3"]), answer("s2", "n2", None, ["n3", "n4"])), "list")
+    assert done.exit_code == 0
+    assert "n3, n4" in done.stderr
+    heading, first, _ = done.stdout.splitlines()
+    assert heading.split()[2] == "NODE"
+    assert first.split()[:3] == ["s1", "k", "n1"]
+    assert "NODE" not in run(Server(answer("s1", "n1", None, [])), "list").stdout
+
+
 def test_nothing_is_said_in_words(run: Any) -> None:
     """An empty list is no error; standard output stays empty for who counts lines."""
     done = run(Server(page()), "list")

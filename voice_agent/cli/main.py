@@ -22,6 +22,7 @@ _COMMANDS: Final = {
     "talk": ("talk_command", "talk"),
     "keys": ("keys_command", "keys"),
     "sessions": ("sessions_command", "sessions_group"),
+    "nodes": ("nodes_command", "nodes"),
     "journals": ("journals_command", "journals_group"),
     "models": ("models_command", "models"),
     "settings": ("settings_command", "settings_group"),

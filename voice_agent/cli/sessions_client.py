@@ -18,6 +18,7 @@ from voice_agent.core.problem import PROBLEM_TYPE
 from voice_agent.core.units import SECONDS
 
 PATH: Final = "/v1/sessions"
+NODES_PATH: Final = "/v1/nodes"
 PAGE: Final = 200
 CONNECT_TIMEOUT_SECONDS: Final = 10 * SECONDS
 ANSWER_TIMEOUT_SECONDS: Final = 30 * SECONDS
@@ -37,6 +38,16 @@ class RequestRefusedError(ServerUnreachableError):
         self.told = told
 
 
+@attrs.frozen(kw_only=True)
+class Listed:
+    """Sessions, and what is missing among them."""
+
+    sessions: list[Json]
+    has_more: bool
+    silent_nodes: tuple[str, ...]
+    """Nodes that did not answer when a page was made: their sessions are not there."""
+
+
 @attrs.frozen
 class SessionsClient:
     """Asks one server; use :func:`open_sessions_client`.
@@ -48,16 +59,22 @@ class SessionsClient:
     http: httpx.AsyncClient
     url: str
 
-    async def sessions(self, filters: Mapping[str, str], limit: int) -> tuple[list[Json], bool]:
-        """Return the sessions, page by page up to ``limit``, and whether there are more."""
+    async def sessions(self, filters: Mapping[str, str], limit: int) -> Listed:
+        """Return the sessions, page by page up to ``limit``."""
         found: list[Json] = []
+        silent: set[str] = set()
         query = dict(filters)
         while True:
             page = await self._ask("GET", PATH, {**query, "limit": str(min(PAGE, limit - len(found)))})
             found.extend(page.get("sessions", ()))
+            silent.update(map(str, page.get("silent_nodes", ())))
             if (cursor := page.get("next")) is None or len(found) >= limit:
-                return found, cursor is not None
+                return Listed(sessions=found, has_more=cursor is not None, silent_nodes=tuple(sorted(silent)))
             query["cursor"] = cursor
+
+    async def nodes(self) -> Json:
+        """Return the nodes that the server knows."""
+        return await self._ask("GET", NODES_PATH)
 
     async def session(self, session_id: str) -> Json:
         """Return one session."""

@@ -155,17 +155,17 @@ def list_sessions(
     }
     given = {name: value for name, value in filters.items() if value is not None}
     with told_errors():
-        found, has_more = ask(
-            server, read_access(key_file, ca_file), lambda client: client.sessions(given, limit)
-        )
+        listed = ask(server, read_access(key_file, ca_file), lambda client: client.sessions(given, limit))
     if is_json:
-        for session in found:
+        for session in listed.sessions:
             show_json(session, sys.stdout)
-    elif found:
-        show_sessions(found, sys.stdout)
+    elif listed.sessions:
+        show_sessions(listed.sessions, sys.stdout)
     else:
         click.echo("No sessions.", err=True)
-    if has_more:
+    if listed.silent_nodes:
+        click.echo(f"Without those of nodes that do not answer: {', '.join(listed.silent_nodes)}.", err=True)
+    if listed.has_more:
         click.echo(f"There are more than {limit}: raise --limit, or filter.", err=True)
 
 

@@ -26,13 +26,16 @@ def show_sessions(sessions: Sequence[Json], out: TextIO, *, now: datetime | None
     moment = now or datetime.now(UTC)
     table = Table(box=None, pad_edge=False, header_style="bold")
     has_tenants = any(session.get("tenant") != "default" for session in sessions)
-    for heading in ("SESSION", "KEY", *(["TENANT"] if has_tenants else []), "WIRE", "STATE"):
+    has_nodes = len({session.get("node") for session in sessions}) > 1
+    optional = (*(["NODE"] if has_nodes else []), *(["TENANT"] if has_tenants else []))
+    for heading in ("SESSION", "KEY", *optional, "WIRE", "STATE"):
         table.add_column(heading, no_wrap=True)
     for heading in ("OPENED", "LASTS", "AUDIO", "FINALS"):
         table.add_column(heading, justify="right", no_wrap=True)
     for session in sessions:
         state = str(session.get("state"))
         names = [session.get("id"), session.get("key")]
+        names += [session.get("node")] if has_nodes else []
         names += [session.get("tenant")] if has_tenants else []
         table.add_row(
             *(_plain(name) for name in (*names, session.get("wire"))),
