@@ -2,7 +2,9 @@
 
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable
+import runpy
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -10,12 +12,16 @@ from typing import Any
 import attrs
 import pytest
 import trio
+from trio_websocket import ConnectionClosed
 
 from voice_agent.audio.files import read_audio
+from voice_agent.core.journal import EntryKind, JournalEntry, transcript_of
+from voice_agent.session.store.redis import open_redis_store
 
 pytestmark = pytest.mark.e2e
 
 PATIENCE_SECONDS = 60
+SERVERS = runpy.run_path(str(Path(__file__).parents[1] / "redis_servers.py"))
 BYTES_PER_MS = 32
 MESSAGE_MS = 200
 
@@ -34,6 +40,7 @@ class Caller:
     token: str = ""
     ready: dict[str, Any] = attrs.field(factory=dict)
     sent_ms: int = 0
+    is_closed: trio.Event = attrs.field(factory=trio.Event)
 
     @property
     def last_seq(self) -> int:
@@ -47,9 +54,11 @@ class Caller:
         return {"session": self.session, "token": self.token, "last_seq": self.last_seq, **changes}
 
     @asynccontextmanager
-    async def calling(self, url: str, resume: dict[str, Any] | None = None) -> AsyncIterator[Any]:
+    async def calling(
+        self, url: str, resume: dict[str, Any] | None = None, *, partials: bool = True
+    ) -> AsyncIterator[Any]:
         async with self.connect(url) as socket:
-            start = {"type": "start", **({} if resume is None else {"resume": resume})}
+            start = {"type": "start", "partials": partials, **({} if resume is None else {"resume": resume})}
             await socket.send_message(json.dumps(start))
             await self.read_until(socket, "ready")
             yield socket
@@ -66,11 +75,16 @@ class Caller:
             if message["type"] == kind:
                 return message
 
-    async def speak(self, socket: Any, begin_ms: int, end_ms: int) -> None:
+    async def listen(self, socket: Any) -> None:
+        await self.read_until(socket, "closed")
+        self.is_closed.set()
+
+    async def speak(self, socket: Any, begin_ms: int, end_ms: int, *, pause_seconds: float = 0.0) -> None:
         for at_ms in range(begin_ms, end_ms, MESSAGE_MS):
             piece = self.speech[at_ms * BYTES_PER_MS : min(at_ms + MESSAGE_MS, end_ms) * BYTES_PER_MS]
             await socket.send_message(piece)
-        self.sent_ms = end_ms
+            self.sent_ms = min(at_ms + MESSAGE_MS, end_ms)
+            await trio.sleep(pause_seconds)
 
 
 async def hang_up(socket: Any) -> None:
@@ -228,3 +242,111 @@ async def test_a_session_goes_on_over_the_other_wire_and_back(
     used = call(server, assets / "beckett.wav", "--resume", json.dumps(wish))
     refused = await trio.to_thread.run_sync(used.wait_for, "refused")
     assert (refused["status"], refused["problem"]["code"]) == (409, "resume_token_used")
+
+
+@attrs.frozen
+class Nodes:
+    """Two servers that keep their sessions in one Redis, and how to start another."""
+
+    redis: Any
+    start: Callable[[str], Any]
+    a: Any
+    b: Any
+
+    async def journal(self, session: str) -> list[JournalEntry]:
+        """Return what is kept of a session, without holes or doubles, by one owner after the other."""
+        async with open_redis_store(self.redis.url, prefix="voice-agent", keep_seconds=3600) as store:
+            entries = list(await store.journal(session, limit=10_000))
+        assert [entry.number for entry in entries] == list(range(1, len(entries) + 1))
+        assert [entry.seq for entry in entries] == sorted({entry.seq for entry in entries})
+        return entries
+
+
+@pytest.fixture(scope="module")
+def nodes(start_shared_server: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    """Real servers and a real Redis."""
+    with SERVERS["redis_servers"](tmp_path_factory.mktemp("redis")) as servers:
+        redis = servers.start()
+
+        def start(name: str) -> Any:
+            return start_shared_server(
+                store__kind="redis", store__redis_url=redis.url, cluster__node_name=name, server__max_calls=32
+            )
+
+        yield Nodes(redis, start, start("a"), start("b"))
+
+
+async def test_a_frozen_owner_that_wakes_up_writes_nothing(
+    nodes: Nodes, caller: Caller, speech: bytes, connect: Connect, words: Callable[[str], str]
+) -> None:
+    """Frozen in mid-sentence, resumed elsewhere, thawed: both believe that the session is theirs, and one can write.
+
+    The former owner's caller gets 4409; every final of the uninterrupted run is there once.
+    """
+    end_ms = len(speech) // BYTES_PER_MS
+    with trio.fail_after(2 * PATIENCE_SECONDS):
+        expected = await uninterrupted(nodes.b.url, speech, connect)
+        async with caller.calling(nodes.a.url) as frozen:
+            await caller.speak(frozen, 0, 4000)
+            await caller.read_until(frozen, "final")
+            nodes.a.process.send_signal(signal.SIGSTOP)
+            # This reaches its socket: words that it will recognise when it wakes up.
+            for at_ms in range(4000, 7000, MESSAGE_MS):
+                await frozen.send_message(speech[at_ms * BYTES_PER_MS : (at_ms + MESSAGE_MS) * BYTES_PER_MS])
+            async with caller.calling(nodes.b.url, caller.resume(audio_ms=0)) as socket:
+                await caller.speak(socket, 0, end_ms)
+                nodes.a.process.send_signal(signal.SIGCONT)
+                with contextlib.suppress(Exception):
+                    while True:
+                        last = json.loads(await frozen.get_message())
+                        assert last["type"] != "final"
+                assert (last["type"], last["reason"]) == ("closed", "taken_over")
+                assert frozen.closed.code == 4409
+                await socket.send_message('{"type":"stop"}')
+                await caller.read_until(socket, "closed")
+    assert [words(final) for final in caller.finals] == [words(final) for final in expected]
+    entries = await nodes.journal(caller.session)
+    assert [words(text) for text in transcript_of(entries)] == [words(final) for final in expected]
+    assert entries[-1].kind is EntryKind.CLOSED
+
+
+async def test_ten_calls_go_on_when_a_server_is_killed(
+    nodes: Nodes, speech: bytes, connect: Connect, words: Callable[[str], str]
+) -> None:
+    """Ten calls stream speech to two servers; one is killed in mid-sentence, and its calls go on at the other.
+
+    Every final of the uninterrupted run is there once, with the callers and in the journals. Speech is sent as fast as it
+    is spoken, which takes its time.
+    """
+    end_ms = len(speech) // BYTES_PER_MS
+    victim = nodes.start("victim")
+    callers = [Caller(speech, connect) for _ in range(10)]
+    resumed: list[Caller] = []
+
+    async def stream(caller: Caller, url: str, begin_ms: int, resume: dict[str, Any] | None) -> None:
+        async with caller.calling(url, resume, partials=False) as socket, trio.open_nursery() as nursery:
+            nursery.start_soon(caller.listen, socket)
+            await caller.speak(socket, begin_ms, end_ms, pause_seconds=MESSAGE_MS / 1000)
+            await socket.send_message('{"type":"stop"}')
+            await caller.is_closed.wait()
+
+    async def hold(caller: Caller, server: Any) -> None:
+        try:
+            await stream(caller, server.url, 0, None)
+        except* (ConnectionClosed, trio.BrokenResourceError):
+            begin_ms = max(0, caller.sent_ms - 5000)
+            resumed.append(caller)
+            await stream(caller, nodes.b.url, begin_ms, caller.resume(audio_ms=begin_ms))
+
+    with trio.fail_after(2 * PATIENCE_SECONDS):
+        expected = [words(final) for final in await uninterrupted(nodes.b.url, speech, connect)]
+        async with trio.open_nursery() as nursery:
+            for number, one in enumerate(callers):
+                nursery.start_soon(hold, one, (victim, nodes.b)[number % 2])
+            await trio.sleep(end_ms / 2000)
+            victim.process.kill()
+    assert len(resumed) == 5
+    for one in callers:
+        assert [words(final) for final in one.finals] == expected
+        entries = await nodes.journal(one.session)
+        assert [words(text) for text in transcript_of(entries)] == expected
