@@ -48,7 +48,6 @@ ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs" / "protocol.md").read_text()
 
 NEVER_ON_THE_WIRE = {
-    errors.ResumeRefusedError,  # the abstract root of its kinds
     errors.UnauthenticatedError,
     errors.ForbiddenError,
     # These are HTTP answers to a WebRTC offer, which docs/webrtc.md lists.

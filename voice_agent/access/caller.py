@@ -11,3 +11,5 @@ class Caller:
 
     identity: Identity
     address: str
+    resumes: str | None = None
+    """The session that the caller says it goes on with; it has yet to show that it may."""

@@ -12,7 +12,6 @@ from voice_agent.access.rate_fields import retry_after_field
 from voice_agent.access.refusal import Refusal, identity_for
 from voice_agent.core.commands import CallOptions
 from voice_agent.core.events import CloseRecord
-from voice_agent.core.identity import Identity
 from voice_agent.core.identity import Scope as AccessScope
 from voice_agent.core.request_errors import (
     ClusterAwayError,
@@ -24,7 +23,7 @@ from voice_agent.core.request_errors import (
 )
 from voice_agent.core.transport import Transport, Wire
 from voice_agent.server.admission import Admission
-from voice_agent.server.reception import receive
+from voice_agent.server.reception import receive, resumed_session
 from voice_agent.session.call_limits import CallLimits
 from voice_agent.session.open import open_session
 from voice_agent.session.registry import CallRegistry, Place
@@ -65,7 +64,7 @@ class CallDesk:
             refusal: Refusal | None = identity
             self.count_refusal(identity)
         else:
-            caller = Caller(identity, admitted(scope).address)
+            caller = Caller(identity, admitted(scope).address, resumed_session(scope))
             refusal = self.admit(caller)
         if refusal is not None:
             await refuse_handshake(
@@ -86,7 +85,7 @@ class CallDesk:
                 receive,
                 send,
                 settings=settings.websocket,
-                serve_call=partial(self._serve_call, services, place, caller.identity),
+                serve_call=partial(self._serve_call, services, place, caller),
                 defaults=CallOptions(partials=settings.recogniser.partials),
                 messages=self.message_rate(),
             )
@@ -120,7 +119,9 @@ class CallDesk:
         """Return why there is no room for a call of the caller; None when there is."""
         if not self.is_open:
             return _come_again(ServerDrainingError("The server is shutting down and takes no new calls."))
-        if self.registry.is_full:
+        # Who goes on with a session takes the place of its former connection.
+        goes_on = self._replaced_by(caller) is not None
+        if self.registry.is_full and not goes_on:
             return _come_again(ServerFullError("The server has as many calls as it takes; try again soon."))
         storage = self.services.storage
         if storage is not None and storage.writer.state is StoreState.FULL:
@@ -133,11 +134,16 @@ class CallDesk:
             )
         if self.limiter is None or (holder := self.limiter.holder(caller)) is None:
             return None
-        return self.limiter.has_too_many(caller, self.registry.held_by(holder))
+        return self.limiter.has_too_many(caller, self.registry.held_by(holder) - goes_on)
 
     def place(self, caller: Caller) -> AbstractContextManager[Place]:
         """Hold a place for a call of the caller, who was admitted a moment ago."""
-        return self.registry.place(None if self.limiter is None else self.limiter.holder(caller))
+        holder = None if self.limiter is None else self.limiter.holder(caller)
+        return self.registry.place(holder, replaces=self._replaced_by(caller))
+
+    def _replaced_by(self, caller: Caller) -> str | None:
+        """Return the session of which a caller says that it goes on with it, if it has a connection here that is the caller's."""
+        return caller.resumes if self.registry.may_replace(caller.resumes, caller.identity) else None
 
     def count_refusal(self, refusal: Refusal) -> None:
         """Count a call that did not begin."""
@@ -152,13 +158,15 @@ class CallDesk:
         return MessageRate(lambda: self.settings.now.limits.max_messages_per_second)
 
     async def _serve_call(
-        self, services: Services, place: Place, identity: Identity, transport: Transport
+        self, services: Services, place: Place, caller: Caller, transport: Transport
     ) -> CloseRecord:
-        received = await receive(transport, identity, services, self.registry)
+        received = await receive(
+            transport, caller.identity, services, self.registry, must_resume=place.replaces
+        )
         async with open_session(
             services,
             received.transport,
-            identity=identity,
+            identity=caller.identity,
             wire=Wire.WEBSOCKET,
             limits=CallLimits(self.settings),
             resumed=received.resumed,

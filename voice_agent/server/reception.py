@@ -4,6 +4,9 @@ Until then there is no session. A caller who says nothing gets one when its time
 to drain, so that everybody is told of that.
 """
 
+from collections.abc import Mapping
+from typing import Any, Final
+
 import attrs
 import structlog
 import trio
@@ -17,6 +20,9 @@ from voice_agent.core.transport import Transport
 from voice_agent.session.registry import CallRegistry
 from voice_agent.session.resuming import Resumed, resume
 from voice_agent.session.services import Services
+
+RESUME_PROTOCOL: Final = "voice-agent.resume."
+"""A caller who offers this subprotocol, with the session's id behind it, takes the place of the session's former connection."""
 
 log = structlog.get_logger(__name__)
 
@@ -66,10 +72,25 @@ class Received:
     resumed: Resumed | None = None
 
 
+def resumed_session(scope: Mapping[str, Any]) -> str | None:
+    """Return the session that a WebSocket handshake says will be resumed; None where it says nothing of that."""
+    offered = scope.get("subprotocols") or ()
+    named = [name.removeprefix(RESUME_PROTOCOL) for name in offered if name.startswith(RESUME_PROTOCOL)]
+    return named[0] if named else None
+
+
 async def receive(
-    transport: Transport, identity: Identity, services: Services, registry: CallRegistry
+    transport: Transport,
+    identity: Identity,
+    services: Services,
+    registry: CallRegistry,
+    *,
+    must_resume: str | None = None,
 ) -> Received:
-    """Hear what a caller says first, and take its session over where it names one; refused, it is told so by a session."""
+    """Hear what a caller says first, and take its session over where it names one; refused, it is told so by a session.
+
+    ``must_resume`` is the session for the sake of which there was room.
+    """
     first: Command | Notice | CallerError
     with registry.reception() as waiting:
         try:
@@ -81,15 +102,18 @@ async def receive(
             return Received(transport)
     if waiting.cancelled_caught:
         return Received(transport)
-    match first:
-        case Start(resume=Resume() as wish):
-            try:
-                resumed = await go_on_with(wish, identity, services, registry)
-            except ResumeRefusedError as error:
-                return Received(Overheard(transport, error))
-            return Received(Overheard(transport, first), resumed)
-        case _:
-            return Received(Overheard(transport, first))
+    wish = first.resume if isinstance(first, Start) else None
+    named = None if wish is None else wish.session_id
+    if must_resume not in {None, named} and not isinstance(first, CallerError):
+        refusal = ResumeRefusedError("the handshake named a session that goes on, and no such start came")
+        return Received(Overheard(transport, refusal))
+    if wish is None:
+        return Received(Overheard(transport, first))
+    try:
+        resumed = await go_on_with(wish, identity, services, registry)
+    except ResumeRefusedError as error:
+        return Received(Overheard(transport, error))
+    return Received(Overheard(transport, first), resumed)
 
 
 async def go_on_with(wish: Resume, identity: Identity, services: Services, registry: CallRegistry) -> Resumed:

@@ -14,6 +14,7 @@ import attrs
 import trio
 
 from voice_agent.core.events import CloseReason, Notice
+from voice_agent.core.identity import Identity
 from voice_agent.core.units import MINUTES
 from voice_agent.session.session import Session
 from voice_agent.session.summary import SessionSummary, summarise
@@ -37,9 +38,12 @@ class Place:
     registry: "CallRegistry"
     session: Session | None = None
     number: int = 0
+    replaces: str | None = None
+    """The session whose former connection gives its place to this one."""
 
     def hold(self, session: Session) -> None:
         """Have the session found, told and ended; until the place is left, when it is over."""
+        self.registry.end_replacing(self.replaces)
         self.session = session
         self.number = self.registry.enrol(session)
 
@@ -57,6 +61,7 @@ class CallRegistry:
         self._sessions: dict[int, Session] = {}
         self._ended: deque[_Ended] = deque(maxlen=REMEMBERED_ENDED)
         self._emptied = trio.Event()
+        self._replaced: set[str] = set()
         self._receptions: set[trio.CancelScope] = set()
         self._all_told: Callable[[], Notice] | None = None
         self._all_ended: Callable[[Session], None] | None = None
@@ -78,18 +83,22 @@ class CallRegistry:
         return dict(self._held_by)
 
     @contextmanager
-    def place(self, holder: str | None = None) -> Iterator[Place]:
+    def place(self, holder: str | None = None, *, replaces: str | None = None) -> Iterator[Place]:
         """Hold a place from the handshake on; check :attr:`is_full` first, without a checkpoint in between.
 
-        ``holder`` is under which name it is counted, if it is.
+        ``holder`` is under which name it is counted, if it is. ``replaces`` is a session that goes on here: see
+        :meth:`may_replace`.
         """
         self._places_taken += 1
         if holder is not None:
             self._held_by[holder] += 1
-        place = Place(self)
+        place = Place(self, replaces=replaces)
+        if replaces is not None:
+            self._replaced.add(replaces)
         try:
             yield place
         finally:
+            self.end_replacing(replaces)
             if place.session is not None:
                 self._forget(place.number, place.session)
             self._places_taken -= 1
@@ -127,6 +136,21 @@ class CallRegistry:
                 yield scope
             finally:
                 self._receptions.discard(scope)
+
+    def may_replace(self, session_id: str | None, identity: Identity) -> bool:
+        """Whether a session of the identity has a connection here, which nobody else is about to replace.
+
+        One that does takes its place, so that a caller who has as many calls as allowed can come back.
+        """
+        session = None if session_id is None else self.find(session_id)
+        return (
+            session is not None and session.identity.is_same_as(identity) and session_id not in self._replaced
+        )
+
+    def end_replacing(self, session_id: str | None) -> None:
+        """The session has its new connection, or there was none."""
+        if session_id is not None:
+            self._replaced.discard(session_id)
 
     def give_way(self, session_id: str) -> None:
         """End the connections that had a session which goes on with another one."""

@@ -131,12 +131,13 @@ class WebRtcRoutes:
     async def begin(self) -> Response:
         """Answer an offer with 201: the answer, the call's address, its tag, and the ICE servers."""
         caller = Caller(_caller(), admitted(request.scope).address)
-        if (refusal := self.desk.admit(caller)) is not None:
-            return answer_refusal(refusal)
         try:
+            resume = parse_resume_header(request.headers.get(RESUME_HEADER))
+            caller = attrs.evolve(caller, resumes=None if resume is None else resume.session_id)
+            if (refusal := self.desk.admit(caller)) is not None:
+                return answer_refusal(refusal)
             text = await _body(OFFER_TYPE, self.desk.max_offer_bytes)
             options = parse_options(request.args.items(multi=True), self.desk.defaults)
-            resume = parse_resume_header(request.headers.get(RESUME_HEADER))
             offer = parse_offer(text, self.desk.policy)
             opened = await self.desk.open_call(offer, options, caller, resume)
         except CallerError as error:
