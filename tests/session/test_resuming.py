@@ -331,8 +331,8 @@ async def test_flush_means_the_audio_of_its_own_connection(
         async with calling(node) as first:
             await first.speak(frames, 0, 2600)
         async with calling(node, await node.resume(first.wish(audio_ms=2600))) as second:
-            await second.speak(frames, 2600, 3600)
             await second.caller.send_command(Flush(position_seconds=1.0))
+            await second.speak(frames, 2600, 3600)
             await trio.sleep(0.1)
             assert second.finals == ["6 tenths"]
 

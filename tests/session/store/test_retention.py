@@ -146,3 +146,30 @@ async def test_sessions_go_by_themselves_a_bounded_number_at_a_time(
     assert store.looks[-1] - began_at == 242.0
     assert store.scrubs == 4
     assert store._sessions == {}
+
+
+async def test_an_outage_ends_nobody_who_could_not_say_that_it_is_there(
+    autojump_clock: MockClock, make_record: Callable[..., SessionRecord]
+) -> None:
+    """The store was away for longer than lease, window and patience: the look behind it ends nothing yet, the next one does."""
+    store = MoodyStore()
+    await store.write([Write(session_id="s1", epoch=1, record=make_record("s1"))])
+    began_at = trio.current_time()
+    done: list[Expired] = []
+    store.is_away = True
+    look = partial(
+        enforce_retention,
+        store,
+        lambda: 150.0,
+        now=lambda: 5_000.0 + trio.current_time() - began_at,
+        on_expired=done.append,
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(look)
+        await trio.sleep(30)
+        store.is_away = False
+        await trio.sleep(60)
+        assert [one.ended for one in done] == [0]
+        await trio.sleep(60)
+        assert [one.ended for one in done] == [0, 1]
+        nursery.cancel_scope.cancel()
