@@ -1,10 +1,11 @@
 """Sessions go on behind a lost connection, on real servers: nothing that was said is lost, and nothing is there twice."""
 
 import contextlib
+import difflib
 import json
 import runpy
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -15,17 +16,49 @@ import trio
 from trio_websocket import ConnectionClosed
 
 from voice_agent.audio.files import read_audio
-from voice_agent.core.journal import EntryKind, JournalEntry, transcript_of
+from voice_agent.core.journal import EntryKind, JournalEntry, standing_finals
 from voice_agent.session.store.redis import open_redis_store
 
 pytestmark = pytest.mark.e2e
 
 PATIENCE_SECONDS = 60
 SERVERS = runpy.run_path(str(Path(__file__).parents[1] / "redis_servers.py"))
+TOLERANCE_SECONDS = 0.4
 BYTES_PER_MS = 32
 MESSAGE_MS = 200
 
 Connect = Callable[..., AbstractAsyncContextManager[Any]]
+
+
+@attrs.frozen
+class Final:
+    """One that a caller was told, or that is kept."""
+
+    start: float
+    end: float
+    text: str
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> "Final":
+        return cls(fields["start"], fields["end"], fields["text"])
+
+    def is_same_as(self, other: "Final") -> bool:
+        """Whether it is of the same words: what was said before helps the model, and is not heard again behind a cut.
+
+        So "fail better" may become "fare better"; where it stands doesn't change.
+        """
+        alike = difflib.SequenceMatcher(None, self.text.lower(), other.text.lower()).ratio()
+        return (
+            abs(self.start - other.start) < TOLERANCE_SECONDS
+            and abs(self.end - other.end) < TOLERANCE_SECONDS
+            and alike > 0.5
+        )
+
+
+def assert_same(found: Sequence[Final], expected: Sequence[Final]) -> None:
+    """Each is there, once, in order."""
+    assert len(found) == len(expected), (found, expected)
+    assert all(one.is_same_as(other) for one, other in zip(found, expected, strict=True)), (found, expected)
 
 
 @attrs.define
@@ -47,8 +80,8 @@ class Caller:
         return max(self.told, default=0)
 
     @property
-    def finals(self) -> list[str]:
-        return [self.told[seq]["text"] for seq in sorted(self.told) if self.told[seq]["type"] == "final"]
+    def finals(self) -> list[Final]:
+        return [Final.of(self.told[seq]) for seq in sorted(self.told) if self.told[seq]["type"] == "final"]
 
     def resume(self, **changes: Any) -> dict[str, Any]:
         return {"session": self.session, "token": self.token, "last_seq": self.last_seq, **changes}
@@ -103,7 +136,7 @@ def caller(speech: bytes, connect: Connect) -> Caller:
     return Caller(speech, connect)
 
 
-async def uninterrupted(url: str, speech: bytes, connect: Connect) -> list[str]:
+async def uninterrupted(url: str, speech: bytes, connect: Connect) -> list[Final]:
     """Return the finals of the same speech in one call."""
     whole = Caller(speech, connect)
     async with whole.calling(url) as socket:
@@ -113,9 +146,7 @@ async def uninterrupted(url: str, speech: bytes, connect: Connect) -> list[str]:
     return whole.finals
 
 
-async def test_a_call_goes_on_where_its_connection_was_lost(
-    server: Any, caller: Caller, words: Callable[[str], str]
-) -> None:
+async def test_a_call_goes_on_where_its_connection_was_lost(server: Any, caller: Caller) -> None:
     """Cut in mid-sentence and resumed with the last seconds sent again: the finals of the uninterrupted run, each once.
 
     The same session, a new token, numbers above all before, a clock that goes on.
@@ -134,8 +165,9 @@ async def test_a_call_goes_on_where_its_connection_was_lost(
             await caller.speak(socket, max(0, cut_ms - 10_000), end_ms)
             await socket.send_message('{"type":"stop"}')
             closed = await caller.read_until(socket, "closed")
-    # Words that were said before help to tell a sentence's beginning; they are not heard again.
-    assert [words(final) for final in caller.finals] == [words(final) for final in expected]
+    assert_same(caller.finals, expected)
+    for token in (first["resume"]["token"], again["resume"]["token"]):
+        assert token not in server.log()
     assert (again["session"], again["resumed"]) == (first["session"], True)
     assert "resumed" not in first
     assert again["resume"]["token"] != first["resume"]["token"]
@@ -208,6 +240,27 @@ async def test_what_was_told_and_got_lost_is_told_again(server: Any, caller: Cal
     assert four["seq"] > caller.ready["seq"] > numbers["three"]
 
 
+async def test_a_call_goes_on_after_a_restart(start_server: Any, caller: Caller, tmp_path: Path) -> None:
+    """The drain ends the call and says that it is resumable; the next process, with the same file, goes on with it."""
+    path = tmp_path / "kept.db"
+    server = start_server(store__path=path, server__grace_seconds=0.5)
+    with trio.fail_after(PATIENCE_SECONDS):
+        async with caller.calling(server.url) as socket:
+            await socket.send_message('{"type":"text","text":"before"}')
+            await caller.read_until(socket, "final")
+            server.process.send_signal(signal.SIGTERM)
+            closed = await caller.read_until(socket, "closed")
+        assert (closed["reason"], closed["resumable"]) == ("drain", True)
+        assert await trio.to_thread.run_sync(server.process.wait) == 0
+        server = await trio.to_thread.run_sync(lambda: start_server(store__path=path))
+        async with caller.calling(server.url, caller.resume(last_seq=1)) as socket:
+            again = json.loads(await socket.get_message())
+            await socket.send_message('{"type":"text","text":"behind"}')
+            behind = await caller.read_until(socket, "final")
+    assert (again["text"], behind["text"]) == ("before", "behind")
+    assert behind["seq"] > closed["seq"] > again["seq"]
+
+
 async def test_a_session_goes_on_over_the_other_wire_and_back(
     server: Any, caller: Caller, call: Any, assets: Path, words: Callable[[str], str]
 ) -> None:
@@ -234,10 +287,9 @@ async def test_a_session_goes_on_over_the_other_wire_and_back(
     assert ready["seq"] > wish["last_seq"]
     assert 60.0 <= final["start"] < 64.0
     assert words(final["text"]).startswith("ever tried")
-    over_socket = [m for m in caller.told.values() if m["type"] == "final" and m["start"] >= 90.0]
-    assert words(" ".join(m["text"] for m in over_socket)) == (
-        "ever tried ever failed no matter try again fail again fail better"
-    )
+    over_socket = [one for one in caller.finals if one.start >= 90.0]
+    assert len(over_socket) == 6
+    assert words(over_socket[0].text) == "ever tried"
     assert closed["duration_seconds"] > 1
     used = call(server, assets / "beckett.wav", "--resume", json.dumps(wish))
     refused = await trio.to_thread.run_sync(used.wait_for, "refused")
@@ -277,7 +329,7 @@ def nodes(start_shared_server: Any, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 async def test_a_frozen_owner_that_wakes_up_writes_nothing(
-    nodes: Nodes, caller: Caller, speech: bytes, connect: Connect, words: Callable[[str], str]
+    nodes: Nodes, caller: Caller, speech: bytes, connect: Connect
 ) -> None:
     """Frozen in mid-sentence, resumed elsewhere, thawed: both believe that the session is theirs, and one can write.
 
@@ -304,15 +356,13 @@ async def test_a_frozen_owner_that_wakes_up_writes_nothing(
                 assert frozen.closed.code == 4409
                 await socket.send_message('{"type":"stop"}')
                 await caller.read_until(socket, "closed")
-    assert [words(final) for final in caller.finals] == [words(final) for final in expected]
+    assert_same(caller.finals, expected)
     entries = await nodes.journal(caller.session)
-    assert [words(text) for text in transcript_of(entries)] == [words(final) for final in expected]
+    assert_same([Final.of(entry.body) for entry in standing_finals(entries)], expected)
     assert entries[-1].kind is EntryKind.CLOSED
 
 
-async def test_ten_calls_go_on_when_a_server_is_killed(
-    nodes: Nodes, speech: bytes, connect: Connect, words: Callable[[str], str]
-) -> None:
+async def test_ten_calls_go_on_when_a_server_is_killed(nodes: Nodes, speech: bytes, connect: Connect) -> None:
     """Ten calls stream speech to two servers; one is killed in mid-sentence, and its calls go on at the other.
 
     Every final of the uninterrupted run is there once, with the callers and in the journals. Speech is sent as fast as it
@@ -339,7 +389,7 @@ async def test_ten_calls_go_on_when_a_server_is_killed(
             await stream(caller, nodes.b.url, begin_ms, caller.resume(audio_ms=begin_ms))
 
     with trio.fail_after(2 * PATIENCE_SECONDS):
-        expected = [words(final) for final in await uninterrupted(nodes.b.url, speech, connect)]
+        expected = await uninterrupted(nodes.b.url, speech, connect)
         async with trio.open_nursery() as nursery:
             for number, one in enumerate(callers):
                 nursery.start_soon(hold, one, (victim, nodes.b)[number % 2])
@@ -347,6 +397,6 @@ async def test_ten_calls_go_on_when_a_server_is_killed(
             victim.process.kill()
     assert len(resumed) == 5
     for one in callers:
-        assert [words(final) for final in one.finals] == expected
+        assert_same(one.finals, expected)
         entries = await nodes.journal(one.session)
-        assert [words(text) for text in transcript_of(entries)] == expected
+        assert_same([Final.of(entry.body) for entry in standing_finals(entries)], expected)
