@@ -88,7 +88,11 @@ async def test_a_call_is_seen_followed_and_ended(start_server: Any, connect: Any
         with trio.fail_after(PATIENCE_SECONDS):
             while (shown := (await client.get(f"/v1/sessions/{session['id']}")).json())["state"] != "ended":
                 pass
-        assert (await client.get("/v1/sessions")).json() == {"sessions": [], "next": None}
+        assert (await client.get("/v1/sessions")).json() == {
+            "sessions": [],
+            "next": None,
+            "silent_nodes": [],
+        }
         remembered = (await client.get("/v1/sessions?state=ended")).json()["sessions"]
     assert close_code == 4411
     assert messages[-1]["reason"] == "ended_by_operator"

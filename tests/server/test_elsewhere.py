@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from voice_agent.access.admitted import admitted
-from voice_agent.cluster.beat import Beat, NodeState
+from voice_agent.cluster.beat import Beat, NodeState, Sighting
 from voice_agent.cluster.handles import Handles
 from voice_agent.cluster.names import tag_of
 from voice_agent.cluster.passage import HEADER, Signer
@@ -72,11 +72,13 @@ class Node:
 
     name: str
     owner: SessionRecord | None = None
-    others: list[Beat] = attrs.field(factory=list)
+    known: list[Beat] = attrs.field(factory=list)
     secret: str = SECRET
     answer_seconds: float = 5.0
     asked: list[dict[str, Any]] = attrs.field(factory=list)
     answer: Callable[[Any], Awaitable[None]] | None = None
+    is_asking: bool = False
+    """Whether it asks others what the store does not say."""
     store_error: Exception | None = None
     metrics: Metrics = attrs.field(factory=Metrics)
     url: str = ""
@@ -86,8 +88,20 @@ class Node:
             raise self.store_error
         return self.owner
 
+    @property
+    def node(self) -> str:
+        return self.name
+
+    @property
+    def others(self) -> list[Sighting]:
+        """Those that are asked for what the store does not say."""
+        return [Sighting(beat=one, age_seconds=0) for one in self.known] if self.is_asking else []
+
     def find(self, node: str) -> Beat | None:
-        return next((one for one in self.others if one.node == node), None)
+        return next((one for one in self.known if one.node == node), None)
+
+    def find_by_tag(self, tag: str) -> Beat | None:
+        return next((one for one in self.known if tag_of(one.node) == tag), None)
 
     async def web(self, scope: Any, receive: Any, send: Any) -> None:
         body = b""
@@ -117,14 +131,7 @@ async def serving(*nodes: Node) -> AsyncIterator[None]:
                 open_couriers(node.name, answer_seconds=node.answer_seconds)
             )
             clustering: Any = SimpleNamespace(
-                membership=SimpleNamespace(
-                    node=node.name,
-                    find=node.find,
-                    find_by_tag=lambda tag, node=node: next(
-                        (one for one in node.others if tag_of(one.node) == tag), None
-                    ),
-                    others=(),
-                ),
+                membership=node,
                 couriers=couriers,
                 handles=Handles(tag_of(node.name), node.secret),
                 signer=Signer(node.name, node.secret) if node.secret else None,
@@ -159,7 +166,7 @@ async def http() -> AsyncIterator[httpx.AsyncClient]:
 
 
 def know(one: Node, *others: Node) -> None:
-    one.others = [beat(other.name, other.url) for other in others]
+    one.known = [beat(other.name, other.url) for other in others]
 
 
 async def test_the_owner_answers_as_if_it_had_been_asked(http: httpx.AsyncClient) -> None:
@@ -214,7 +221,7 @@ async def test_an_address_that_is_one_s_own_makes_no_loop(http: httpx.AsyncClien
     """The directory says that b is reached at a's address: a does not believe what is addressed to b."""
     a = Node("a", owner=record("b"))
     async with serving(a):
-        a.others = [beat("b", a.url)]
+        a.known = [beat("b", a.url)]
         answer = await http.delete(f"{a.url}{SESSION}")
     assert (answer.status_code, answer.json()["code"]) == (502, "node_away")
     assert a.asked == []
@@ -243,7 +250,7 @@ async def test_who_can_t_be_asked_is_told_by_its_kind(
     a, b = Node("a", **changes), Node("b", owner=record("b"))
     async with serving(a, b):
         know(a, b)
-        a.others += [beat("nowhere"), beat("unreachable", "http://127.0.0.1:1")]
+        a.known += [beat("nowhere"), beat("unreachable", "http://127.0.0.1:1")]
         answer = await http.get(f"{a.url}{SESSION}")
     assert answer.status_code == status
     if code:
@@ -341,3 +348,32 @@ async def test_a_call_s_address_leads_to_its_node(http: httpx.AsyncClient) -> No
         assert (too_large.status_code, too_large.json()["code"]) == (413, "body_too_large")
         gone = await http.delete(f"{a.url}/v1/webrtc/{Handles(tag_of('gone'), SECRET).new()}")
         assert (gone.status_code, gone.json()["code"]) == (502, "node_away")
+
+
+@pytest.mark.parametrize("store_error", [None, StoreUnavailableError("away")])
+async def test_where_the_store_says_nothing_the_others_are_asked(
+    http: httpx.AsyncClient, store_error: Exception | None
+) -> None:
+    """The one that has the session gets the request, once; who is asked asks nobody; those that are not there cost nothing."""
+
+    async def have(send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"{}"})
+
+    a = Node("a", store_error=store_error, is_asking=True)
+    b, c = Node("b", is_asking=True), Node("c", is_asking=True, answer=have)
+    async with serving(a, b, c):
+        know(a, b, c)
+        know(b, a, c)
+        know(c, a, b)
+        a.known.append(beat("unreachable", "http://127.0.0.1:1"))
+        answer = await http.delete(f"{a.url}{SESSION}?x=1")
+        assert answer.status_code == 200, answer.text
+        assert [asked["method"] for asked in b.asked] == ["GET"]
+        assert [(asked["method"], asked["query_string"]) for asked in c.asked] == [
+            ("GET", b""),
+            ("DELETE", b"x=1"),
+        ]
+        c.answer = None
+        nobody = await http.delete(f"{a.url}{SESSION}")
+        assert nobody.status_code == (404 if store_error is None else 503)

@@ -7,6 +7,7 @@ back to one that it came through; what is not found then is not there.
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
 from time import time
 from typing import Any, Final, NoReturn
 
@@ -21,6 +22,7 @@ from voice_agent.cluster.passage import HEADER, MAX_HOPS, Passage, PassageError
 from voice_agent.cluster.passing import Headers, Receive, Request, Send, without_hop_by_hop
 from voice_agent.core.errors import StoreCorruptError, StoreUnavailableError
 from voice_agent.core.identity import Identity
+from voice_agent.core.identity import Scope as AccessScope
 from voice_agent.core.journal import RecordState, SessionRecord
 from voice_agent.core.request_errors import (
     BodyTooLargeError,
@@ -33,7 +35,7 @@ from voice_agent.core.request_errors import (
 from voice_agent.core.units import SECONDS
 from voice_agent.observability.cluster_metrics import ClusterMetrics
 from voice_agent.server.clustering import Clustering
-from voice_agent.server.everywhere import Captured, merged_page
+from voice_agent.server.everywhere import MAX_ASKED, Captured, merged_page
 from voice_agent.server.ticket_exchange import INTERNAL_TICKETS, TicketOffice
 from voice_agent.session.registry import CallRegistry
 from voice_agent.session.store.protocol import Store
@@ -48,6 +50,8 @@ Asgi = Callable[[Scope, Any, Any], Awaitable[None]]
 FIND_SECONDS: Final = 2 * SECONDS
 """The store says who owns a session within this time, or nobody knows."""
 MAX_ID_CHARACTERS: Final = 128
+SESSION_ID: Final = re.compile(r"[0-9A-Za-z_-]+", re.ASCII)
+"""What this server's own look like; nothing else is asked for."""
 
 _HEADER: Final = HEADER.encode()
 _REPLACED: Final = frozenset({_HEADER, b"content-length", b"expect"})
@@ -165,7 +169,7 @@ class Elsewhere:
         if (found := _SESSION.fullmatch(crossing.path)) is not None and (
             crossing.method in _READS or (crossing.method == "DELETE" and not found["events"])
         ):
-            owner = await self._owner_of_session(found["id"], crossing.identity)
+            owner = await self._owner_of_session(crossing, found["id"], crossing.identity)
         elif (found := _CALL.fullmatch(crossing.path)) is not None and (
             crossing.method in _READS | {"PATCH", "DELETE"}
         ):
@@ -174,14 +178,21 @@ class Elsewhere:
             return None
         return None if owner is None or owner.node in crossing.via else owner
 
-    async def _owner_of_session(self, session_id: str, who: Identity) -> Beat | None:
+    async def _owner_of_session(self, crossing: Crossing, session_id: str, who: Identity) -> Beat | None:
         known = self.registry.find_summary(session_id)
         if (known is not None and known.state is not SessionState.ENDED) or len(
             session_id
         ) > MAX_ID_CHARACTERS:
             return None
-        record = await self._record(session_id)
-        if record is None or record.node == self.clustering.membership.node or not who.sees(record.tenant):
+        try:
+            record = await self._record(session_id)
+        except UnavailableError:
+            if (owner := await self._who_has(crossing, session_id)) is not None:
+                return owner
+            raise
+        if record is None:
+            return None if known is not None else await self._who_has(crossing, session_id)
+        if record.node == self.clustering.membership.node or not who.sees(record.tenant):
             return None
         if known is not None and record.state is not RecordState.OPEN:
             return None  # it ended here; it didn't go on elsewhere
@@ -204,6 +215,40 @@ class Elsewhere:
             raise UnavailableError("Who has the session can't be found out now; try again soon.") from error
         except StoreCorruptError:
             return None
+
+    async def _who_has(self, crossing: Crossing, session_id: str) -> Beat | None:
+        """Ask all nodes for a session of which the store says nothing: nothing of it is kept, or the store is away.
+
+        Only those who may look at sessions have others asked, and nobody asks on behalf of another node.
+        """
+        who = crossing.identity
+        if crossing.passage is not None or self.clustering.signer is None or who is None:
+            return None
+        if not who.may(AccessScope.OBSERVE) or not SESSION_ID.fullmatch(session_id):
+            return None
+        found: list[Beat] = []
+        look = attrs.evolve(
+            crossing,
+            outside={
+                **crossing.outside,
+                "method": "GET",
+                "raw_path": f"{SESSIONS_PATH}/{session_id}".encode(),
+                "query_string": b"",
+            },
+        )
+
+        async def ask(node: Beat) -> None:
+            try:
+                status, _ = await self.clustering.couriers.ask(node, self.request_to(node, look))
+            except (NodeAwayError, NodeSilentError):
+                return
+            if status == HTTPStatus.OK:
+                found.append(node)
+
+        async with trio.open_nursery() as nursery:
+            for sighting in self.clustering.membership.others[:MAX_ASKED]:
+                nursery.start_soon(ask, sighting.beat)
+        return found[0] if found else None
 
     def _holder_of_call(self, key: str) -> Beat | None:
         tag = self.clustering.handles.maker_of(key)
