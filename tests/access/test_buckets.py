@@ -82,7 +82,7 @@ def test_who_finds_no_place_shares_and_waits_no_longer_for_it() -> None:
 
 
 @pytest.mark.e2e
-def test_ten_million_addresses_need_no_more_memory_than_one() -> None:
+def test_a_million_addresses_need_no_more_memory_than_one() -> None:
     """The table does not grow, nor does the process; the figures are printed."""
     buckets = Buckets(32_768)
     rate = Rate(per_second=20, burst=100)
@@ -90,18 +90,18 @@ def test_ten_million_addresses_need_no_more_memory_than_one() -> None:
         buckets.take(f"warm {n}", rate, 0.0)
     size_before, resident_before_kib = buckets.size_bytes, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     granted = 0
-    for n in range(10_000_000):
+    for n in range(1_000_000):
         address = f"{n >> 24 & 255}.{n >> 16 & 255}.{n >> 8 & 255}.{n & 255}"
         # A million a second: far more than the table has places for while their debts last.
         granted += buckets.take(address, rate, 10.0 + n * 1e-6).is_granted
     resident_after_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(
-        f"\n10,000,000 addresses in 10 s: table {buckets.size_bytes / 1024:.0f} KiB for {buckets.capacity} keys, "
-        f"{buckets.owing(20.0)} of them owe; granted {granted}; the process grew by "
+        f"\n1,000,000 addresses in a second: table {buckets.size_bytes / 1024:.0f} KiB for {buckets.capacity} keys, "
+        f"{buckets.owing(11.0)} of them owe; granted {granted}; the process grew by "
         f"{resident_after_kib - resident_before_kib} KiB"
     )
     assert buckets.capacity == 32_768
-    assert buckets.owing(20.0) <= buckets.capacity
+    assert 0 < buckets.owing(11.0) <= buckets.capacity
     assert buckets.size_bytes == size_before < 1024 * 1024
-    assert granted < 10_000_000
+    assert granted < 1_000_000
     assert resident_after_kib - resident_before_kib < 16 * 1024

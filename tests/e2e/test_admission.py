@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import trio
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.alone]
 
 HANDSHAKE = {
     "Connection": "Upgrade",

@@ -199,7 +199,7 @@ def churn_webrtc(server: Any, speech: Path, calls: int, seed: int) -> Counter[st
             process.kill()
     assert all(lines)
     lived = subprocess.run(
-        crowd(server, speech, calls - KILLED, seed), capture_output=True, text=True, check=False, timeout=120
+        crowd(server, speech, calls - KILLED, seed), capture_output=True, text=True, check=False, timeout=220
     )
     assert lived.returncode == 0, lived.stderr
     ends = [json.loads(line) for line in [*lines, *lived.stdout.splitlines()]]

@@ -16,7 +16,7 @@ import trio
 from voice_agent.settings.schema import Settings
 from voice_agent.speech.models import find_models
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.alone]
 
 PATIENCE_SECONDS = 60
 CHECKS = {"recogniser", "voice_activity", "media_thread", "model_files", "disk_space", "store"}

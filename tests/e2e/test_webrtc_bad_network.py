@@ -11,6 +11,7 @@ import pytest
 
 pytestmark = [
     pytest.mark.e2e,
+    pytest.mark.alone,
     pytest.mark.skipif(
         all(ip.ip == "127.0.0.1" or not ip.is_IPv4 for a in ifaddr.get_adapters() for ip in a.ips),
         reason="aiortc's client does not gather loopback addresses, and there is no other IPv4 address here",

@@ -36,7 +36,7 @@ from voice_agent.audio.opus import OpusEncoder
 
 STEP_SECONDS = 0.02
 STEP_SAMPLES = 960
-SOON_SECONDS = 20.0
+SOON_SECONDS = 60.0
 """What should happen at once must have happened by then, also on a busy machine."""
 CLOSE_SECONDS = 10.0
 
