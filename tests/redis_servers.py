@@ -229,8 +229,10 @@ class RedisServers:
             node.wait_until(lambda node=node: node.answers("CLUSTER INFO", "cluster_state:ok"))
         return nodes
 
-    def start_encrypted(self, authority: trustme.CA, acl: str = "", name: str = "127.0.0.1") -> RedisServer:
-        """One that speaks TLS only; ``acl`` adds a user."""
+    def start_encrypted(
+        self, authority: trustme.CA, acl: str = "", name: str = "127.0.0.1", asks: str = "no"
+    ) -> RedisServer:
+        """One that speaks TLS only; ``acl`` adds a user, ``asks`` says whether it wants certificates from its clients."""
         folder = self.folder / f"tls-{next(self._names)}"
         folder.mkdir()
         certificate = authority.issue_cert(name)
@@ -239,7 +241,7 @@ class RedisServers:
         port = port_of_its_own()
         (folder / "redis.conf").write_text(
             f"port 0\ntls-port {port}\nbind 127.0.0.1\ntls-cert-file {folder}/server.pem\n"
-            f"tls-key-file {folder}/server.pem\ntls-ca-cert-file {folder}/ca.pem\ntls-auth-clients no\n"
+            f"tls-key-file {folder}/server.pem\ntls-ca-cert-file {folder}/ca.pem\ntls-auth-clients {asks}\n"
             f'save ""\ndir {folder}\n{acl}\n'
         )
         server = RedisServer(folder, port=port)

@@ -82,6 +82,11 @@ RULES: Final[tuple[Rule[Settings], ...]] = (
         'voice.kind = "api" needs voice.api_url, as https://host/v1, without user and password in it',
     ),
     Rule(
+        ("store.redis_key_file", "store.redis_certificate_file"),
+        lambda settings: not settings.store.redis_key_file or bool(settings.store.redis_certificate_file),
+        "store.redis_key_file needs store.redis_certificate_file",
+    ),
+    Rule(
         ("access.allowed_origins",),
         lambda settings: are_origins(settings.access.allowed_origins),
         "access.allowed_origins must be exact origins as https://app.example.org:8443, separated by commas; * and null "

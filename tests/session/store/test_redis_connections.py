@@ -1,7 +1,7 @@
 """One connection of many: what arrives late, and what is given up half-way, leaves nothing behind."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import attrs
 import pytest
@@ -11,6 +11,8 @@ from voice_agent.core.errors import StoreUnavailableError
 from voice_agent.core.journal import JournalEntry, SessionRecord, transcript_of
 from voice_agent.session.store.protocol import Claim, Outcome, Write
 from voice_agent.session.store.redis import RedisStore, open_redis_store
+from voice_agent.session.store.redis_link import RedisLink
+from voice_agent.session.store.writer import open_journal_writer
 
 MakeRecord = Callable[..., SessionRecord]
 MakeEntry = Callable[..., JournalEntry]
@@ -140,3 +142,63 @@ async def until_available(store: RedisStore) -> Any:
             return await store.journal("s1")
         except StoreUnavailableError:
             await trio.sleep(0.01)
+
+
+async def test_what_waits_is_written_when_everything_around_is_cancelled(
+    redis_server: Any, make_record: MakeRecord, make_entry: MakeEntry
+) -> None:
+    """The connection outlives the cancellation of a server for as long as its last writes take."""
+    with trio.fail_after(LIMIT_SECONDS):
+        with trio.CancelScope() as program:
+            async with (
+                open_redis_store(redis_server.url, prefix="last", keep_seconds=3600) as store,
+                open_journal_writer(store, max_waiting_bytes=1 << 20, drain_seconds=10) as writer,
+            ):
+                await store.check()
+                for number in range(1, 50):
+                    writer.submit(
+                        Write(session_id="s1", epoch=1, entries=(make_entry(number),), record=make_record())
+                    )
+                program.cancel()
+                await trio.sleep_forever()
+        async with open_redis_store(redis_server.url, prefix="last", keep_seconds=3600) as store:
+            assert len(await store.journal("s1")) == 49
+
+
+class DyingClient:
+    """A client whose background tasks die of something that nobody foresaw."""
+
+    def __init__(self, lives: list[int]) -> None:
+        self.lives = lives
+
+    async def __aenter__(self) -> Self:
+        self.lives.append(1)
+        if len(self.lives) < 3:
+            raise KeyError("in the library")
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        return None
+
+
+async def test_a_client_that_dies_of_a_defect_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a library's own tasks raise ends that client, and neither the link nor the server."""
+    monkeypatch.setattr("voice_agent.session.store.redis_link.REOPEN_SECONDS", 0.001)
+    lives: list[int] = []
+    link = RedisLink(lambda: DyingClient(lives))  # type: ignore[arg-type]
+    with trio.fail_after(LIMIT_SECONDS):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(link.keep)
+
+            async def answer(_client: object) -> str:
+                await trio.lowlevel.checkpoint()
+                return "alive"
+
+            while True:
+                try:
+                    assert await link.ask(answer) == "alive"
+                    break
+                except StoreUnavailableError:
+                    pass
+            nursery.cancel_scope.cancel()
+    assert len(lives) == 3

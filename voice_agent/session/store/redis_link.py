@@ -93,7 +93,10 @@ class RedisLink:
         cause: Exception = trio.TooSlowError(f"no answer in {OPERATION_SECONDS:g} s")
         if scope.deadline > trio.current_time() and self._last_error is not None:
             cause = self._last_error  # somebody else met it, or it came while the client was made
-        raise self._translated(cause, life) from cause
+        fault, best = fault_of(cause) or (UNREACHABLE, cause)
+        if fault.is_link:
+            self._spoil(life)
+        raise fault.error(best) from cause
 
     async def _alive(self, scope: trio.CancelScope) -> _Life:
         self._waiting.add(scope)
