@@ -202,3 +202,36 @@ async def test_a_client_that_dies_of_a_defect_is_replaced(monkeypatch: pytest.Mo
                     pass
             nursery.cancel_scope.cancel()
     assert len(lives) == 3
+
+
+async def test_attempts_without_a_master_never_use_the_pool_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The fortieth attempt is answered as the first one is: a pool of sixteen that loses a place each time would be empty."""
+    monkeypatch.setattr("voice_agent.session.store.redis_link.REOPEN_SECONDS", 0.001)
+    with trio.fail_after(LIMIT_SECONDS):
+        async with open_redis_store("redis+sentinel://127.0.0.1:1/calls", keep_seconds=3600) as store:
+            for _ in range(40):
+                with pytest.raises(StoreUnavailableError, match="know no master"):
+                    await store.check()
+
+
+async def test_connections_that_are_given_up_while_they_are_made_never_use_the_pool_up(
+    redis_server: Any, open_proxy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forty operations are cancelled before their connection is there, and end as cancelled; the next one is served."""
+    monkeypatch.setattr("voice_agent.session.store.redis_link.REOPEN_SECONDS", 0.001)
+    with trio.fail_after(LIMIT_SECONDS):
+        async with (
+            open_proxy(redis_server.port) as network,
+            open_redis_store(network.url, prefix="given-up", keep_seconds=3600) as store,
+        ):
+            network.cut()
+            network.hold()
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            for _ in range(40):
+                with trio.move_on_after(0.02) as given_up:
+                    await store.check()
+                assert given_up.cancelled_caught
+            network.release()
+            await store.check()

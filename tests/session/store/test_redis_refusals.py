@@ -47,7 +47,9 @@ class Refusal:
 
 
 REFUSALS = {
-    "OOM": Refusal("maxmemory", ("CONFIG", "SET", "maxmemory", "1"), ("CONFIG", "SET", "maxmemory", "0")),
+    "OOM": Refusal(
+        "may drop nothing", ("CONFIG", "SET", "maxmemory", "1"), ("CONFIG", "SET", "maxmemory", "0")
+    ),
     "READONLY": Refusal("is a replica by now", ("REPLICAOF", "127.0.0.1", "1"), ("REPLICAOF", "NO", "ONE")),
     "NOREPLICAS": Refusal(
         "fewer replicas",

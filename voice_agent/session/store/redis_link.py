@@ -86,7 +86,10 @@ class RedisLink:
             self._spoil(life)  # a connection that was being made leaves its place in the pool taken
             raise
         except Exception as error:
-            raise self._translated(error, life) from error
+            translated = self._translated(error, life)
+            # The library makes a broken connection of a cancellation that finds it connecting.
+            await trio.lowlevel.checkpoint_if_cancelled()
+            raise translated from error
         finally:
             if life is not None:
                 life.users.discard(scope)
