@@ -16,6 +16,7 @@ from trio.testing import MockClock
 from voice_agent.core.commands import CallOptions, Flush, Resume, Start, Stop, TypedText
 from voice_agent.core.errors import (
     BadAudioError,
+    IceTimeoutError,
     ResumeRefusedError,
     ResumeTokenUsedError,
     ResumeUnavailableError,
@@ -540,6 +541,41 @@ async def test_both_tokens_hold_when_the_newer_one_may_not_have_come(
         with pytest.raises(ResumeTokenUsedError):
             await node.resume(first.wish())
         assert (await node.resume(third.wish())).record.epoch == 4
+
+
+async def test_a_call_whose_media_never_come_leaves_the_session_as_it_was(
+    autojump_clock: MockClock, open_node: Any, store: WatchedStore
+) -> None:
+    """Taken over by WebRTC where UDP is blocked: the token with which it was taken over holds for another wire."""
+    async with open_node() as node:
+        async with calling(node) as first:
+            await trio.sleep(0.1)
+        async with calling(node, await node.resume(first.wish())) as second:
+            second.session.fail(IceTimeoutError("no media"))
+            await second.over.wait()
+        assert second.closed.is_resumable
+        assert (await node.resume(first.wish())).record.epoch == 3
+        async with calling(node) as third:
+            third.session.fail(IceTimeoutError("no media"))
+            await third.over.wait()
+        assert not third.closed.is_resumable
+
+
+async def test_who_follows_a_session_does_not_see_its_token(
+    autojump_clock: MockClock, open_node: Any
+) -> None:
+    """Followers of the events are others than the caller; and what was missed is not news to them."""
+    async with open_node() as node:
+        async with calling(node) as first:
+            await first.caller.send_command(TypedText(text="one"))
+            await trio.sleep(0.1)
+        async with calling(node, await node.resume(first.wish(last_seq=0))) as second:
+            await second.caller.send_command(TypedText(text="two"))
+            await trio.sleep(0.1)
+            seen = list(second.session.tap._recent)
+    assert [type(event) for event in seen[:2]] == [SessionReady, Transcript]
+    assert seen[0].resume is None
+    assert [e.result.text for e in seen if isinstance(e, Transcript)] == ["two"]
 
 
 async def test_a_lost_server_leaves_room_for_what_it_told(

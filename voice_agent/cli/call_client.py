@@ -95,7 +95,7 @@ async def call_server(
             call=call,
             urls=addresses,
             on_news=on_news,
-            connect=connect or _connect_with(options),
+            connect=connect or _connect_for(call),
             backoff=Backoff(chance or SystemRandom()),
         )
         async with trio.open_nursery() as nursery:
@@ -256,7 +256,7 @@ class _Connections:
         )
 
 
-def _connect_with(options: ClientOptions) -> Connect:
+def _connect_for(call: Call) -> Connect:
     async def connect(
         url: str, use: Callable[[WebSocketConnection], Awaitable[None]], timeout_seconds: float
     ) -> None:
@@ -264,8 +264,9 @@ def _connect_with(options: ClientOptions) -> Connect:
             url,
             use,
             connect_timeout_seconds=timeout_seconds,
-            close_timeout_seconds=options.close_timeout_seconds,
-            access=options.access,
+            close_timeout_seconds=call.options.close_timeout_seconds,
+            access=call.options.access,
+            resumes=call.resume.session_id if call.resume.is_offered else None,
         )
 
     return connect

@@ -24,6 +24,9 @@ from voice_agent.core.units import MIB
 MAX_SERVER_MESSAGE_BYTES: Final = 1 * MIB
 MAX_REFUSAL_CHARACTERS: Final = 200
 
+PROTOCOL: Final = "voice-agent.v1"
+RESUME_PROTOCOL: Final = "voice-agent.resume."
+
 _DEFAULT_PORTS: Final = {"ws": 80, "wss": 443}
 
 Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
@@ -63,11 +66,13 @@ async def with_connection(
     connect_timeout_seconds: float,
     close_timeout_seconds: float,
     access: ServerAccess = NO_ACCESS,
+    resumes: str | None = None,
 ) -> None:
     """Open a connection to ``url`` (``ws://`` or ``wss://``), run ``use`` with it, close it.
 
     ``connect_timeout_seconds`` bounds name lookup, TCP, TLS and handshake together; ``close_timeout_seconds`` the
-    closing handshake. What ``use`` raises comes out in an exception group.
+    closing handshake. ``resumes`` is the session that will go on: the server has room for it where it has its former
+    connection. What ``use`` raises comes out in an exception group.
 
     Raises:
         ServerUnreachableError: nobody answered in time, or the server refused the handshake.
@@ -90,6 +95,7 @@ async def with_connection(
                     stream,
                     address.host_header,
                     address.resource,
+                    subprotocols=None if resumes is None else [PROTOCOL, f"{RESUME_PROTOCOL}{resumes}"],
                     extra_headers=access.headers,
                     max_message_size=MAX_SERVER_MESSAGE_BYTES,
                 )

@@ -214,9 +214,7 @@ class Keeping:
         if reason is CloseReason.TAKEN_OVER:
             return closed
         now = self._now()
-        is_resumable = self.can_be_resumed and (
-            reason in LEAVES_IT_OPEN or closed.record.error_code == IceTimeoutError.code
-        )
+        is_resumable = self.can_be_resumed and (reason in LEAVES_IT_OPEN or self._never_came(closed))
         if is_resumable:
             entry = self._entry(EntryKind.HEARD, {UTTERANCES: self._heard.utterances, DETACHED: reason.value})
             left = attrs.evolve(
@@ -238,6 +236,10 @@ class Keeping:
             is_stored=outcome is Outcome.ACCEPTED,
             is_resumable=is_resumable and outcome is not Outcome.FENCED,
         )
+
+    def _never_came(self, closed: SessionClosed) -> bool:
+        """Whether the media of a resumed call never arrived: the session can still go on over another wire."""
+        return self._kept.resumed is not None and closed.record.error_code == IceTimeoutError.code
 
     def _spare_token(self) -> str:
         """Return the token before, as long as the caller may not have got this one."""

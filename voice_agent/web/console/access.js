@@ -1,6 +1,7 @@
 import { CallProblem } from "./problems.js";
 
 const TICKET_PROTOCOL = "voice-agent.ticket.";
+const RESUME_PROTOCOL = "voice-agent.resume.";
 const PROTOCOL = "voice-agent.v1";
 
 /** Refusals of the server, by the code of its problem document (docs/errors.md), as problems of a call. */
@@ -42,10 +43,13 @@ export class Access {
     return key ? { Authorization: `Bearer ${key}` } : {};
   }
 
-  /** For a WebSocket that is opened next; empty without a key. @returns {Promise<string[]>} @throws {CallProblem} */
-  async protocols() {
+  /** For a WebSocket that is opened next; empty without a key or a session to `resume`. @param {string} [resumes] @returns {Promise<string[]>} @throws {CallProblem} */
+  async protocols(resumes) {
     const ticket = this.getTicket ? await this.getTicket() : await this.askForTicket();
-    return ticket ? [PROTOCOL, TICKET_PROTOCOL + ticket] : [];
+    const shown = ticket ? [TICKET_PROTOCOL + ticket] : [];
+    // The server has room for a session's next connection where it still has the former one.
+    if (resumes) shown.push(RESUME_PROTOCOL + resumes);
+    return shown.length ? [PROTOCOL, ...shown] : [];
   }
 
   /** @private */

@@ -26,7 +26,7 @@ export class WebSocketWire {
   async open({ server, access, sampleRate, language, partials, resume }) {
     const url = new URL("v1/ws", server);
     url.protocol = url.protocol.replace("http", "ws");
-    const protocols = await access.protocols();
+    const protocols = await access.protocols(resume?.session);
     if (this.isClosed) return; // hung up meanwhile
     const socket = new WebSocket(url, protocols);
     this.socket = socket;
