@@ -258,6 +258,28 @@ async def test_what_is_settled_is_not_sent_again(autojump_clock: Clock) -> None:
     assert called.resumed[0].lost_seconds == 0
 
 
+async def test_silence_that_the_server_had_settled_and_not_kept_is_no_loss(autojump_clock: Clock) -> None:
+    """How far it had heard is kept now and then only; what the caller let go of meanwhile was settled all the same."""
+
+    async def die(server: Server) -> None:
+        await server.ready()
+        for _ in range(4):
+            await server.hear(100)
+            await server.say("pong", id=None)
+        await server.hear(20)
+        await server.vanish()
+
+    async def know_less(server: Server) -> None:
+        await server.ready(heard_ms=0)
+        await server.hear()
+        await server.close()
+
+    called = await call(file(600), die, know_less)
+    assert called.session.resumes()[0]["audio_ms"] > 6_000
+    assert (called.result.failure_code, called.result.lost_seconds) == (None, 0)
+    assert called.resumed[0].words.endswith("nothing lost")
+
+
 async def test_a_file_waits_and_keeps_its_pace(autojump_clock: Clock) -> None:
     """Nothing is read on meanwhile; what was late comes at once, then each message at the speed of sound."""
     times: list[float] = []
@@ -578,6 +600,20 @@ async def test_ctrl_c_without_a_connection_ends_the_call_at_once(autojump_clock:
         assert trio.current_time() == pytest.approx(20)
         nursery.cancel_scope.cancel()
     assert called.result.was_hung_up
+
+
+async def test_ctrl_c_while_connecting_ends_the_call_at_once(autojump_clock: Clock) -> None:
+    """A network that swallows the first packet would hold it up for ten seconds."""
+    hang_up = trio.Event()
+
+    async def swallow(_url: str, _use: Any, timeout_seconds: float) -> None:
+        hang_up.set()
+        await trio.sleep(timeout_seconds)
+        raise ServerUnreachableError("no answer")
+
+    result = await call_server("ws://one", file(10), hang_up=hang_up, connect=swallow)
+    assert trio.current_time() == 0
+    assert (result.was_hung_up, result.failure_code) == (True, None)
 
 
 async def test_ctrl_c_on_a_resumed_connection_says_stop_and_is_not_resumed(autojump_clock: Clock) -> None:

@@ -122,11 +122,12 @@ async def with_connection(
 async def _open_stream(
     url: str, address: _Address, deadline: float, timeout_seconds: float, access: ServerAccess
 ) -> Stream:
-    context = access.tls_context()
+    # Reading what the system trusts takes tens of milliseconds, in which no other call of this process goes on.
+    context = access.tls_context() if address.is_encrypted else None
     try:
         with trio.fail_at(deadline):
             tcp = await trio.open_tcp_stream(address.host, address.port)
-            if not address.is_encrypted:
+            if context is None:
                 return tcp
             tls = trio.SSLStream(tcp, context, server_hostname=address.host, https_compatible=True)
             try:

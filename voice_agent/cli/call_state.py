@@ -33,7 +33,7 @@ class ClientOptions:
     """From ``start`` to ``ready``."""
     send_timeout_seconds: float = 10 * SECONDS
     """A server that takes no audio for so long is gone."""
-    ask_seconds: float = 4 * SECONDS
+    ask_seconds: float = 2 * SECONDS
     """A server that said nothing for so long is asked whether it is there; only where the call can be resumed."""
     silent_seconds: float = 12 * SECONDS
     """A server that said nothing for so long, although asked, is gone."""

@@ -71,7 +71,7 @@ def test_nobody_is_torn_away_when_a_call_ends(
     start_server: Any, open_browser: Any, open_console: Any
 ) -> None:
     """Focus moves only when what had it is gone: who reads the transcript goes on reading."""
-    server = start_server(server__grace_seconds=1)
+    server = start_server(server__grace_seconds=1, session__resume_window_seconds=1)
     with open_console(open_browser(), server) as console:
         console.call()
         transcript = console.page.get_by_role("region", name="What was said")

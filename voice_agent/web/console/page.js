@@ -42,6 +42,7 @@ const keyForm = new KeyForm(
 const downloads = [...document.querySelectorAll("[data-download]")];
 let record = null; // the close record of the call that is shown
 let isSaved = true;
+let drainWords = "";
 let beganAt = null; // a resumed call goes on with its clock
 let timer = 0;
 let levelToldAt = 0;
@@ -121,6 +122,7 @@ client.addEventListener("notice", ({ detail }) => {
   if (detail.code === "no_words") captions.drop(detail.detail.utterance);
   const words = wordNotice(detail);
   if (words) notices.tell(words);
+  if (detail.code === "draining") drainWords = words;
 });
 client.addEventListener("reconnecting", () => {
   captions.dropAllPartials(); // they are said anew by the next connection
@@ -128,6 +130,7 @@ client.addEventListener("reconnecting", () => {
 });
 client.addEventListener("resumed", ({ detail }) => {
   withdrawOutage();
+  notices.withdraw(drainWords); // it was another server's
   notices.tell(wordResumed(detail), { isBad: detail.lostSeconds >= 0.05 });
 });
 client.addEventListener("error", ({ detail }) => notices.tell(wordError(detail), { isBad: true }));
