@@ -30,12 +30,9 @@ WAIT_SECONDS = 60
 """Catches hangs; nothing here takes so long."""
 
 
-def children(pid: int) -> set[int]:
-    """The processes that a process has started."""
-    listed = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
-    found = {int(child) for of_thread in listed for child in of_thread.split()}
-    assert found
-    return found
+def processes_of(server: Any) -> set[int]:
+    """Of its template and its workers."""
+    return {line["pid"] for event in ("template_started", "worker_started") for line in lines(server, event)}
 
 
 def wait_until(holds: Callable[[], object]) -> None:
@@ -198,6 +195,19 @@ async def test_a_worker_that_is_told_to_end_is_replaced(server: Any) -> None:
     await becomes_true(lambda: samples(server, "voice_agent_worker_ready") == {"1": 1, "2": 1})
 
 
+async def test_a_template_that_is_killed_is_loaded_again(server: Any) -> None:
+    """The workers, its copies, go on without it; the next one that is needed has a new one."""
+    [template] = [line["pid"] for line in lines(server, "template_started")]
+    os.kill(template, signal.SIGKILL)
+    await becomes_true(lambda: not is_alive(template))
+    assert samples(server, "voice_agent_worker_ready") == {"1": 1, "2": 1}
+    for number in (1, 2):
+        old = [x["pid"] for x in lines(server, "worker_started") if x["worker"] == number][-1]
+        os.kill(old, signal.SIGKILL)
+    await becomes_true(lambda: len(lines(server, "template_started")) == 2)
+    await becomes_true(lambda: samples(server, "voice_agent_worker_ready") == {"1": 1, "2": 1})
+
+
 @pytest.fixture
 def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
     """A stand-in for systemd."""
@@ -227,7 +237,7 @@ async def test_sigterm_drains_both_and_no_word_is_lost(
     server = start_server(server__workers=2, server__grace_seconds=60)
     assert told(manager)["READY"] == "1"
     assert len(list((tmp_path / "workers").glob("worker-*.sock"))) == 2
-    workers = children(server.process.pid)
+    workers = processes_of(server)
     async with AsyncExitStack() as stack:
         calls = await two_calls(stack, server, connect, beckett)
         server.process.send_signal(signal.SIGTERM)
@@ -255,7 +265,7 @@ async def test_a_supervisor_that_is_killed_leaves_nobody_behind(
     """After a kill -9 the workers close the port at once, let their calls finish, and end."""
     monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))
     server = start_server(server__workers=2, server__grace_seconds=60)
-    workers = children(server.process.pid)
+    workers = processes_of(server)
     async with AsyncExitStack() as stack:
         calls = await two_calls(stack, server, connect, beckett)
         server.process.kill()
@@ -274,7 +284,7 @@ async def test_a_supervisor_that_is_killed_leaves_nobody_behind(
 async def test_a_second_signal_ends_all_of_them(start_server: Any, connect: Any, beckett: bytes) -> None:
     """75, as a server alone; nobody waits for the calls."""
     server = start_server(server__workers=2, server__grace_seconds=600)
-    workers = children(server.process.pid)
+    workers = processes_of(server)
     async with AsyncExitStack() as stack:
         calls = await two_calls(stack, server, connect, beckett)
         server.process.send_signal(signal.SIGTERM)

@@ -3,7 +3,8 @@
 import shlex
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -21,9 +22,11 @@ from voice_agent.settings.changes import Adoption
 from voice_agent.settings.load import LoadedSettings
 from voice_agent.settings.origin import SettingsOrigin
 from voice_agent.settings.schema import Settings
+from voice_agent.supervisor.template import Template, ended_as_a_copy
 
 if TYPE_CHECKING:
     from voice_agent.server.listening import HttpServer
+    from voice_agent.speech.models import SpeechModels
 
 Addresses = Sequence[tuple[str, int]]
 
@@ -63,10 +66,9 @@ def serve(
     recognised. A second signal ends the process at once. Several workers do it together, under one process that
     starts them, and starts a crashed one again.
     """
-    place = WorkerPlace.from_environ()
-    try:
-        origin = SettingsOrigin(
-            files=config_files or None,
+    with ExitStack() as stack:
+        _serve(
+            stack,
             flags={
                 "server.host": host,
                 "server.port": port,
@@ -74,14 +76,27 @@ def serve(
                 "server.grace_seconds": grace_seconds,
                 "logging.format": log_format,
             },
+            files=config_files or None,
         )
+
+
+def _serve(stack: ExitStack, flags: Mapping[str, object], files: tuple[Path, ...] | None) -> None:
+    template = Template.from_environ()
+    models: SpeechModels | None = None
+    try:
+        origin = SettingsOrigin(files=files, flags=flags)
+        if template is not None:
+            models = _load_once(origin)
+            template.become_worker()
+            stack.enter_context(ended_as_a_copy())
+        place = WorkerPlace.from_environ()
         loaded = origin.load()
         settings = loaded.settings
         _set_up_logging(settings, place)
         if place is None and settings.server.workers > 1:
             sys.exit(_supervise(loaded))
         open_audit(settings.logging.audit_path)
-        _serve_alone(settings, origin, place)
+        _serve_alone(settings, origin, place, models)
     except AddressInUseError as error:
         click.echo(f"voice-agent: {error}", err=True)
         sys.exit(EXIT_ADDRESS)
@@ -90,7 +105,19 @@ def serve(
         sys.exit(exit_codes.SETTINGS)
 
 
-def _serve_alone(settings: Settings, origin: SettingsOrigin, place: WorkerPlace | None) -> None:
+def _load_once(origin: SettingsOrigin) -> "SpeechModels":
+    """Load everything that workers need, in the process that they are copies of."""
+    from voice_agent.server import run  # noqa: F401, PLC0415 (for its modules)
+    from voice_agent.speech.models import load_models  # noqa: PLC0415 (a supervisor loads no models)
+
+    settings = origin.load().settings
+    _set_up_logging(settings, None)
+    return load_models(settings)
+
+
+def _serve_alone(
+    settings: Settings, origin: SettingsOrigin, place: WorkerPlace | None, models: "SpeechModels | None"
+) -> None:
     from voice_agent.server.run import serve as serve_until_signal  # noqa: PLC0415 (a supervisor needs none of it)
 
     def announce(server: "HttpServer") -> None:
@@ -105,6 +132,7 @@ def _serve_alone(settings: Settings, origin: SettingsOrigin, place: WorkerPlace 
             origin=origin,
             apply=partial(_adopt_logging, place=place),
             place=place,
+            models=models,
         )
     )
 

@@ -15,7 +15,7 @@ from voice_agent.session.body_error import BodyError
 from voice_agent.session.services import Services
 from voice_agent.settings.schema import Settings
 from voice_agent.speech.batching import open_batched_engine
-from voice_agent.speech.models import load_models
+from voice_agent.speech.models import SpeechModels, load_models
 from voice_agent.speech.silero import WORKER_THREADS, open_silero
 from voice_agent.speech.work_meter import WorkMeter
 
@@ -26,6 +26,15 @@ def _nowhere(record: CloseRecord, transcript: Sequence[TranscriptResult]) -> Non
     """Keep nothing of a call that has ended."""
 
 
+async def _load(settings: Settings) -> SpeechModels:
+    began_at = trio.current_time()
+    log.info("models_loading")
+    # Not abandoned when cancelled: onnxruntime aborts the process when that ends while a model is being loaded.
+    models = await trio.to_thread.run_sync(load_models, settings)
+    log.info("models_loaded", seconds=round(trio.current_time() - began_at, 3))
+    return models
+
+
 @asynccontextmanager
 async def open_services(
     settings: Settings,
@@ -33,18 +42,18 @@ async def open_services(
     metrics: Metrics | None = None,
     tracing: Tracing | None = None,
     on_close: Callable[[CloseRecord, Sequence[TranscriptResult]], None] = _nowhere,
+    models: SpeechModels | None = None,
 ) -> AsyncIterator[Services]:
     """Load the models and run their workers for as long as the block lasts; what the block raises comes out as it is.
+
+    ``models`` are some that were loaded before.
 
     Raises:
         ModelFileError: a model file is missing or not what it should be; the message names the setting.
     """
     instruments = metrics or Metrics()
-    began_at = trio.current_time()
-    log.info("models_loading")
-    # Not abandoned when cancelled: onnxruntime aborts the process when that ends while a model is being loaded.
-    models = await trio.to_thread.run_sync(load_models, settings)
-    log.info("models_loaded", seconds=round(trio.current_time() - began_at, 3))
+    if models is None:
+        models = await _load(settings)
 
     measured = SpeechMetrics(instruments)
     recogniser = settings.recogniser

@@ -67,6 +67,7 @@ from voice_agent.settings.current import CurrentSettings
 from voice_agent.settings.effective import effective_settings
 from voice_agent.settings.origin import SettingsOrigin
 from voice_agent.settings.schema import Settings
+from voice_agent.speech.models import SpeechModels
 from voice_agent.transports.webrtc.media_thread import open_media_thread
 from voice_agent.web.app import create_app
 from voice_agent.web.journal_routes import create_journal_routes
@@ -84,12 +85,14 @@ async def serve(
     origin: SettingsOrigin | None = None,
     apply: Callable[[Adoption], None] = lambda _adoption: None,
     place: WorkerPlace | None = None,
+    models: SpeechModels | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain and return.
 
     ``origin`` is where the settings came from: they are read again when they change there, and at SIGHUP. ``apply`` is
     told of others that have come into force, for what can't follow them by itself. Without an origin they stay.
-    ``place`` is that of a worker among others, who shares their port.
+    ``place`` is that of a worker among others, who shares their port; ``models``
+    are some that were loaded before.
 
     Raises:
         OperatorError: the settings, the models or the address make serving impossible.
@@ -123,7 +126,7 @@ async def serve(
                 root.start_soon(tls.watch, name="tls files")
             root.start_soon(tell_suppressed_each_minute, repeat_limiter)
             abort_of_start: trio.CancelScope = await root.start(_abort_start, stopping, root.cancel_scope)
-            async with _open_server(current, metrics, stopping, tls, place) as (server, desk):
+            async with _open_server(current, metrics, stopping, tls, place, models) as (server, desk):
                 abort_of_start.cancel()
                 if origin is not None:
                     root.start_soon(reload.run)
@@ -149,6 +152,7 @@ async def _open_server(
     stopping: Stopping,
     tls: ServerTls | None = None,
     place: WorkerPlace | None = None,
+    models: SpeechModels | None = None,
 ) -> AsyncIterator[tuple[HttpServer, CallDesk]]:
     settings = current.now
     metrics.tasks.set_function(lambda: trio.lowlevel.current_statistics().tasks_living)
@@ -158,7 +162,7 @@ async def _open_server(
     async with (
         open_tracing(settings.tracing, metrics) as tracing,
         open_storage(current, metrics, node=node, seconds_left=stopping.seconds_left) as stored,
-        open_services(settings, metrics=metrics, tracing=tracing) as opened,
+        open_services(settings, metrics=metrics, tracing=tracing, models=models) as opened,
     ):
         services = attrs.evolve(opened, storage=None if stored is None else stored.storage)
         services.supervisor.start_soon(lag.probe, name="loop lag")

@@ -7,7 +7,8 @@
      ├ keep alive    what systemd's watchdog wants to hear
      └ slots         one a worker; the first one starts before the others
 
-The supervisor binds the address and never accepts: its workers do, from the same socket. It holds the one end of a pipe
+Workers are copies of a template, which has loaded the models once (``launch.py``, ``template.py``). The supervisor binds the
+address and never accepts: its workers do, from the same socket. It holds the one end of a pipe
 whose other end each worker has; when it is gone, whatever the reason, that pipe closes, and the workers end.
 """
 
@@ -34,7 +35,7 @@ from voice_agent.server.stopping import LAST_RESORT_SECONDS
 from voice_agent.server.systemd import ServiceManager
 from voice_agent.settings.load import LoadedSettings
 from voice_agent.supervisor.folder import open_folder
-from voice_agent.supervisor.launch import Launcher, environ_of_workers
+from voice_agent.supervisor.launch import Launcher, open_launcher
 from voice_agent.supervisor.slot import HANG_SECONDS, OVERDUE_SECONDS, Ended, Slot, SlotHooks, State
 
 MAX_FAILED_STARTS: Final = 5
@@ -72,27 +73,31 @@ async def supervise(
         lifeline = held.enter_context(_open_pipe())
         listeners = await listen(settings.server)
         held.callback(_close, listeners)
-        launcher = Launcher(
+        addresses = [listener.socket.getsockname()[:2] for listener in listeners]
+        async with open_launcher(
+            loaded,
             command=command,
             folder=folder,
-            count=count,
             listen_fds=[listener.socket.fileno() for listener in listeners],
             lifeline_fd=lifeline,
-            environ=environ_of_workers(loaded),
             hang_seconds=hang_seconds,
-        )
-        addresses = [listener.socket.getsockname()[:2] for listener in listeners]
-        supervisor = Supervisor(
-            count,
-            launcher,
-            manager,
-            burdens=burdens,
-            grace_seconds=settings.server.grace_seconds,
-            on_ready=partial(on_listening, addresses),
-            stop_listening=partial(_close, listeners),
-            last_resort=end_process_after,
-        )
-        return await supervisor.run(signals)
+        ) as launcher:
+
+            def stop_listening() -> None:
+                _close(listeners)
+                launcher.let_go()
+
+            supervisor = Supervisor(
+                count,
+                launcher,
+                manager,
+                burdens=burdens,
+                grace_seconds=settings.server.grace_seconds,
+                on_ready=partial(on_listening, addresses),
+                stop_listening=stop_listening,
+                last_resort=end_process_after,
+            )
+            return await supervisor.run(signals)
 
 
 class Supervisor:
