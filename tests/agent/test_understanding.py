@@ -247,3 +247,32 @@ def test_intents_by_phrases(said: str, meant: str | None) -> None:
     """The one that leads clearly; words are whole; what is tied or faint is none."""
     assert LEXICON.best(said) == meant
     assert LEXICON.intents == {"rate", "loan", "faint"}
+
+
+HEARD = {
+    # What a small recogniser made of: two and a half lakh; one lakh twenty thousand; five tolas of twenty four carat; sixty grams.
+    "I want to, in the half light.": {},
+    "I need one late twenty thousand rupees.": {},
+    "I need one lat twenty thousand rupees.": {"rupees": "120000"},
+    "Five tolls of twenty four carat,": {"karat": 24},
+    "Sixty grand.": {},
+    "Two core.": {"rupees": "20000000"},
+    "Sixteen grants.": {"grams": "16"},
+    "I have three sovereigns and two grants.": {"grams": "26"},
+    "I have three sovereigns and two grabs.": {},
+    "It is eighteen, Carrick Gold, about thirty grams.": {"grams": "30", "bare": None},
+    "22 carat.": {"karat": 22},
+    "916 Hallmark Gold.": {"karat": 22},
+    "two bangles, forty grams": {"grams": "40"},
+    "two bangles forty grams": {},
+    "about forty": {"bare": "40"},
+    "it's forty, I think": {"bare": "40"},
+    "forty bangles": {},
+}
+
+
+@pytest.mark.parametrize(("heard", "meant"), HEARD.items())
+def test_a_unit_that_was_misheard_is_no_other_number(heard: str, meant: dict[str, object]) -> None:
+    """Two thirds of a quantity are not taken for the whole: where a number has lost its unit, the dialogue asks."""
+    expected = {name: Decimal(value) if isinstance(value, str) else value for name, value in meant.items()}
+    assert read_quantities(heard) == Quantities(**expected)

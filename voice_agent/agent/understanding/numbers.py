@@ -27,8 +27,8 @@ DIGIT_WORDS: Final = {word: number for number, word in enumerate(UNITS[:10])} | 
 SCALE_WORDS: Final = {
     **SCALES,
     "thousands": 1_000, "k": 1_000,
-    "lakhs": 100_000, "lac": 100_000, "lacs": 100_000, "lack": 100_000, "lacks": 100_000,
-    "crores": 10_000_000, "cr": 10_000_000, "kror": 10_000_000, "karor": 10_000_000,
+    "lakhs": 100_000, "lac": 100_000, "lacs": 100_000, "lack": 100_000, "lacks": 100_000, "lat": 100_000, "lats": 100_000,
+    "crores": 10_000_000, "cr": 10_000_000, "kror": 10_000_000, "karor": 10_000_000, "core": 10_000_000, "cores": 10_000_000,
     "million": 1_000_000, "millions": 1_000_000,
 }  # fmt: skip
 """With what recognisers make of "lakh" and "crore"."""

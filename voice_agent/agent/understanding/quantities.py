@@ -26,7 +26,7 @@ _SOVEREIGN: Final = Decimal(8)
 GRAMS_OF: Final = {
     **dict.fromkeys(("gram", "grams", "gramme", "grammes", "gm", "gms", "g", "grm", "grms"), _GRAM),
     # What recognisers make of grams.
-    **dict.fromkeys(("graham", "grahams", "gramps", "crams", "grand's", "grammar"), _GRAM),
+    **dict.fromkeys(("graham", "grahams", "gramps", "crams", "grand's", "grammar", "grants"), _GRAM),
     **dict.fromkeys(("milligram", "milligrams", "mg"), Decimal("0.001")),
     **dict.fromkeys(("kilo", "kilos", "kilogram", "kilograms", "kg", "kgs"), Decimal(1000)),
     # Three eighths of a troy ounce of 31.1034768 g; a bhori is the tola of Bengal.
@@ -68,6 +68,13 @@ _SAID_HALLMARKS: Final = {
 _RUPEE_WORDS: Final = frozenset(("rupees", "rupee", "rs", "inr", "rupiah", "bucks"))
 _CORRECTIONS: Final = frozenset(("no", "sorry", "mean", "actually", "rather", "wait", "correction"))
 _RANGE_WORDS: Final = frozenset(("or", "to", "between", "till"))
+_FILLERS: Final = frozenset(
+    ["a", "about", "all", "am", "an", "and", "approx", "approximately", "around", "be", "carats", "correct", "er", "exactly", "gold", "grams", "have", "i", "i'd", "i'll", "i'm", "in", "is", "it", "it's", "its", "just", "like", "maybe", "mean", "my", "no", "nearly", "of", "ok", "okay", "only", "or", "oh", "perhaps", "please", "probably", "right", "roughly", "say", "so", "some", "sorry", "sure", "that", "that's", "the", "then", "there", "think", "to", "total", "total's", "um", "uh", "wait", "we", "well", "with", "would", "yes", "yeah", "actually", "got"]
+)
+"""Words around a number that leave it bare; any other word could be a unit that was misheard."""
+_PAUSES: Final = frozenset(",.;:!?")
+_NEAR: Final = 2
+"""Words between a number and a quantity that may be its misheard unit."""
 _JOINTS: Final = frozenset(("and", ",", "plus"))
 _MONTHLY: Final = frozenset(("month", "monthly"))
 
@@ -101,6 +108,8 @@ class _Utterance:
         self.words = list(words)
         self.is_unsure = False
         """Whether a number was heard that could mean two things."""
+        self.taken_last: tuple[_Found, ...] = ()
+        """What the last kind has taken."""
 
     def text(self, at: int) -> str:
         return self.words[at].text if 0 <= at < len(self.words) else ""
@@ -120,14 +129,20 @@ def read_quantities(text: str) -> Quantities:
     karat = _settled(it, _karats)
     rate = _settled(it, _rates)
     grams = _settled(it, _weights)
+    weighed = it.taken_last
     rupees = _settled(it, _amounts)
+    paid = it.taken_last
     left = it.numbers()
+    if any(_spoils(it, span, found) for span in left for found in weighed):
+        grams, it.is_unsure = None, True
+    if any(_spoils(it, span, found) for span in left for found in paid):
+        rupees, it.is_unsure = None, True
     return Quantities(
         grams=_within(grams, MAX_GRAMS),
         karat=None if karat is None or karat not in FINENESS else int(karat),
         rupees=_within(rupees, MAX_RUPEES),
         rate_percent=_within(rate, MAX_RATE),
-        bare=None if it.is_unsure else left[0].value if len(left) == 1 else _corrected_bare(it, left),
+        bare=_bare(it, left),
     )
 
 
@@ -146,14 +161,34 @@ def _settled(it: _Utterance, find: Callable[[_Utterance], Iterator[_Found | None
     it.is_unsure = it.is_unsure or bool(found and value is None)
     for one in sure:
         it.take(one)
+    it.taken_last = tuple(sure)
     return value
+
+
+def _spoils(it: _Utterance, span: NumberSpan, found: _Found) -> bool:
+    """Whether a number without a unit that stands beside a quantity was most likely part of it, and its unit misheard.
+
+    As in "one late twenty thousand rupees", and "three sovereigns and two grabs".
+    """
+    before = {it.text(at) for at in range(span.end, found.start)}
+    if 0 < found.start - span.end <= _NEAR and not before & _PAUSES and before - _FILLERS - _CORRECTIONS:
+        return True
+    between = {it.text(at) for at in range(found.end, span.start)}
+    return bool(between) and between <= {"and", "plus"} and it.text(span.end) not in {"", "|", *_PAUSES}
 
 
 def _is_correction(it: _Utterance, start: int, end: int) -> bool:
     return any(it.text(at) in _CORRECTIONS for at in range(start, end))
 
 
-def _corrected_bare(it: _Utterance, left: Sequence[NumberSpan]) -> Decimal | None:
+def _bare(it: _Utterance, left: Sequence[NumberSpan]) -> Decimal | None:
+    """Return the one number without a unit; None where a word beside it could be one: "five tolls", "sixty grand"."""
+    said = {at for span in left for at in range(span.start, span.end)}
+    others = {word.text for at, word in enumerate(it.words) if at not in said and not word.is_pause}
+    if it.is_unsure or others - _FILLERS:
+        return None
+    if len(left) == 1:
+        return left[0].value
     if len(left) == 2 and _is_correction(it, left[0].end, left[1].start):  # noqa: PLR2004 - a pair
         return left[1].value
     return None
