@@ -32,6 +32,8 @@ SCALE_WORDS: Final = {
     "million": 1_000_000, "millions": 1_000_000,
 }  # fmt: skip
 """With what recognisers make of "lakh" and "crore"."""
+_MISHEARD_SCALES: Final = frozenset(("lack", "lacks", "lat", "lats", "core", "cores", "k", "cr"))
+"""Words for scales that mean something else, or nothing, behind an article."""
 HALF: Final = Decimal("0.5")
 _FRACTIONS: Final = (
     (("a", "half"), HALF),
@@ -117,8 +119,9 @@ def _group(words: Sequence[Word], at: int, below: int | None) -> tuple[Decimal, 
         value, end = (value, end + 1) if half is None else (value + half.value, half.end)
     if below is not None and not value * scale < below:
         return None
-    if words[at].text in {"a", "an"} and scale == 1 and count.end == at + 1:
-        return None  # "a" alone is an article
+    is_article = words[at].text in {"a", "an"} and count.end == at + 1
+    if is_article and (scale == 1 or words[count.end].text in _MISHEARD_SCALES):
+        return None  # "a" alone is no number, and "a lack" is said for what is missing
     return value * scale, scale, end
 
 
@@ -201,6 +204,8 @@ def _behind_point(words: Sequence[Word], at: int) -> _Read | None:
     at += 1
     digits = ""
     while at < len(words) and len(digits) < _LONGEST_FRACTION:
+        if digits and words[at].text == "," and _is_digit(words, at + 1):
+            at += 1  # recognisers pause there: "point seven, five percent"
         word = words[at]
         if word.number is not None and word.text.isdecimal():
             digits += word.text
@@ -212,6 +217,10 @@ def _behind_point(words: Sequence[Word], at: int) -> _Read | None:
             break
         at += 1
     return _Read(Decimal(f"0.{digits}"), at) if digits else None
+
+
+def _is_digit(words: Sequence[Word], at: int) -> bool:
+    return at < len(words) and (words[at].text in DIGIT_WORDS or words[at].text in set("0123456789"))
 
 
 def _fraction(words: Sequence[Word], at: int) -> _Read | None:

@@ -55,6 +55,11 @@ _KARAT_WORDS: Final = frozenset(
     ]
 )
 """With what recognisers make of carats: the dialogue repeats the number."""
+_MISHEARD_KARATS: Final = {
+    **dict.fromkeys(("forting", "fording", "forteen", "fortin", "thwarting"), 14),
+    **dict.fromkeys(("aiding", "aging", "eighting", "ating"), 18),
+}
+"""What recognisers make of fourteen and eighteen, before a word for carats."""
 _HALLMARK_WORDS: Final = frozenset(
     ("hallmark", "hallmarked", "hall", "gold", "bis", "kdm", "purity", "fineness")
 )
@@ -69,9 +74,100 @@ _RUPEE_WORDS: Final = frozenset(("rupees", "rupee", "rs", "inr", "rupiah", "buck
 _CORRECTIONS: Final = frozenset(("no", "sorry", "mean", "actually", "rather", "wait", "correction"))
 _RANGE_WORDS: Final = frozenset(("or", "to", "between", "till"))
 _FILLERS: Final = frozenset(
-    ["a", "about", "all", "am", "an", "and", "approx", "approximately", "around", "be", "carats", "correct", "er", "exactly", "gold", "grams", "have", "i", "i'd", "i'll", "i'm", "in", "is", "it", "it's", "its", "just", "like", "maybe", "mean", "my", "no", "nearly", "of", "ok", "okay", "only", "or", "oh", "perhaps", "please", "probably", "right", "roughly", "say", "so", "some", "sorry", "sure", "that", "that's", "the", "then", "there", "think", "to", "total", "total's", "um", "uh", "wait", "we", "well", "with", "would", "yes", "yeah", "actually", "got"]
+    [
+        "a",
+        "about",
+        "all",
+        "am",
+        "an",
+        "and",
+        "approx",
+        "approximately",
+        "around",
+        "be",
+        "carats",
+        "correct",
+        "er",
+        "exactly",
+        "gold",
+        "grams",
+        "have",
+        "i",
+        "i'd",
+        "i'll",
+        "i'm",
+        "in",
+        "is",
+        "it",
+        "it's",
+        "its",
+        "just",
+        "like",
+        "maybe",
+        "mean",
+        "my",
+        "no",
+        "nearly",
+        "of",
+        "ok",
+        "okay",
+        "only",
+        "or",
+        "oh",
+        "perhaps",
+        "please",
+        "probably",
+        "right",
+        "roughly",
+        "say",
+        "so",
+        "some",
+        "sorry",
+        "sure",
+        "that",
+        "that's",
+        "the",
+        "then",
+        "there",
+        "think",
+        "to",
+        "total",
+        "total's",
+        "um",
+        "uh",
+        "wait",
+        "we",
+        "well",
+        "with",
+        "would",
+        "yes",
+        "yeah",
+        "actually",
+        "got",
+    ]
 )
 """Words around a number that leave it bare; any other word could be a unit that was misheard."""
+_LIKE_LAKHS: Final = frozenset(
+    (
+        "like",
+        "lack",
+        "lacked",
+        "relax",
+        "black",
+        "lah",
+        "lag",
+        "lakh",
+        "lakhs",
+        "lacks",
+        "late",
+        "lot",
+        "crore",
+        "crores",
+        "core",
+    )
+)
+"""What lakhs and crores are heard as; right before an amount, they have lost their number."""
+_POINTS: Final = frozenset(("point", "dot", "decimal"))
 _PAUSES: Final = frozenset(",.;:!?")
 _NEAR: Final = 2
 """Words between a number and a quantity that may be its misheard unit."""
@@ -133,9 +229,13 @@ def read_quantities(text: str) -> Quantities:
     rupees = _settled(it, _amounts)
     paid = it.taken_last
     left = it.numbers()
+    if any(word.text in _POINTS for word in it.words):
+        # "six point to five percent": a point that is in no number has lost what stood before or behind it.
+        karat = rate = grams = rupees = None
+        it.is_unsure = True
     if any(_spoils(it, span, found) for span in left for found in weighed):
         grams, it.is_unsure = None, True
-    if any(_spoils(it, span, found) for span in left for found in paid):
+    if any(_spoils(it, span, found) for span in left for found in paid) or _has_lost_lakhs(it, paid):
         rupees, it.is_unsure = None, True
     return Quantities(
         grams=_within(grams, MAX_GRAMS),
@@ -177,6 +277,16 @@ def _spoils(it: _Utterance, span: NumberSpan, found: _Found) -> bool:
     return bool(between) and between <= {"and", "plus"} and it.text(span.end) not in {"", "|", *_PAUSES}
 
 
+def _has_lost_lakhs(it: _Utterance, paid: Sequence[_Found]) -> bool:
+    """Whether a larger part of an amount was misheard: "seven, like thirty thousand", "for lack twenty thousand"."""
+    for found in paid:
+        before = [it.text(at) for at in range(max(found.start - _NEAR, 0), found.start)]
+        before = [text for text in before if text not in _PAUSES]
+        if before and before[-1] in _LIKE_LAKHS:
+            return True
+    return False
+
+
 def _is_correction(it: _Utterance, start: int, end: int) -> bool:
     return any(it.text(at) in _CORRECTIONS for at in range(start, end))
 
@@ -205,9 +315,13 @@ def _karats(it: _Utterance) -> Iterator[_Found | None]:
         # "22k" is gold and "50k" is money; a number has read both as thousands.
         if number is not None and number in FINENESS and it.text(at + 1) == "k" and not about_money:
             yield _Found(number, at, at + 2)
+        elif word.text in _MISHEARD_KARATS and it.text(at + 1) in _KARAT_WORDS:
+            yield _Found(Decimal(_MISHEARD_KARATS[word.text]), at, at + 2)
     for span in it.numbers():
-        if it.text(span.end) in _KARAT_WORDS and not span.scaled:
-            yield _Found(span.value, span.start, span.end + 1)
+        # Recognisers pause there: "eighteen, carat gold".
+        unit = span.end + (it.text(span.end) == ",")
+        if it.text(unit) in _KARAT_WORDS and not span.scaled:
+            yield _Found(span.value, span.start, unit + 1)
 
 
 def _hallmark(it: _Utterance, at: int) -> _Found | None:
