@@ -46,6 +46,47 @@ def test_killed_writers_leave_no_hole_no_double_and_nothing_torn(tmp_path: Path)
     assert figures["entries"] >= figures["promised"] > 0
 
 
+SHARERS = 3
+COMMITS = 300
+LARGEST_LOG_BYTES = 16 * 2**20
+"""Several times what a checkpoint leaves: readers may hold one up, but not for ever."""
+
+
+@pytest.mark.e2e
+async def test_several_processes_share_a_file(tmp_path: Path) -> None:
+    """They begin at one moment, on no file at all, and commit all the time: nobody is refused, and every journal is whole.
+
+    SQLite has them take turns; who has to wait, waits within the busy time. The write-ahead log stays small.
+    """
+    path = tmp_path / "s.db"
+    script = str(Path(__file__).with_name("sqlite_sharer.py"))
+    sharers = [
+        subprocess.Popen(  # noqa: ASYNC220 (nothing else runs meanwhile)
+            [sys.executable, script, str(path), f"p{number}", str(COMMITS)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(SHARERS)
+    ]
+    largest = 0
+    with trio.fail_after(120):
+        while any(sharer.poll() is None for sharer in sharers):
+            log = path.with_name("s.db-wal")
+            largest = max(largest, log.stat().st_size if log.exists() else 0)
+            await trio.sleep(0.02)
+    said = [sharer.communicate() for sharer in sharers]
+    assert [sharer.returncode for sharer in sharers] == [0] * SHARERS, said
+    print(said, largest)
+    assert largest < LARGEST_LOG_BYTES
+    async with open_sqlite_store(path) as store:
+        records = (await store.select(Selection(), limit=100)).records
+        assert len(records) == SHARERS * 4
+        for record in records:
+            numbers = [entry.number for entry in await store.journal(record.session_id)]
+            assert numbers == list(range(1, COMMITS + 1))
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 1 MiB."""
