@@ -18,7 +18,8 @@ from voice_agent.agent.gold_loan.acts import percent, rupees, weight
 from voice_agent.agent.gold_loan.agent import GoldLoanAgent
 from voice_agent.agent.gold_loan.lexicon import LEXICON
 from voice_agent.agent.gold_loan.phrases import PHRASES
-from voice_agent.agent.gold_loan.table import FACTS, INTENTS, TABLE
+from voice_agent.agent.gold_loan.stages import FACTS, INTENTS
+from voice_agent.agent.gold_loan.table import TABLE
 from voice_agent.agent.gold_loan.understand import understand
 from voice_agent.agent.speech_text import speech_text
 from voice_agent.agent.talk import HungUp, Silence, TimeUp
@@ -142,6 +143,18 @@ async def test_a_day_is_repeated_and_can_be_put_right(gold_talk: OPEN_TALK) -> N
     assert await talk.hear("tomorrow") == ["Shall I note 2026-11-26 for your visit?"]
     assert "2026-11-26" in (await talk.hear("yes"))[0]
     assert talk.state.stage == "farewell"
+
+
+async def test_rates_are_told_from_the_settings(gold_talk: OPEN_TALK, gold: GoldSettings) -> None:
+    """Every tier and the fee, and then the stage's own question again; also while facts are gathered."""
+    talk = gold_talk(attrs.evolve(gold, rate_tiers="200000:12, above:8.25", fee_percent=0.5))
+    await talk.open()
+    assert await talk.hear("yes", "what is your interest rate?") == [
+        "Our interest a year is 12 % up to ₹2,00,000, 8.25 % for larger loans.",
+        "The fee is 0.5 % of the loan.",
+        "Do you have a gold loan with another lender now? If so, with whom?",
+    ]
+    assert talk.state.stage == "discovery"
 
 
 async def test_savings_are_told_only_where_the_rate_is_known(gold_talk: OPEN_TALK) -> None:

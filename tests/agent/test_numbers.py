@@ -79,6 +79,7 @@ def test_a_number_is_read_as_it_is_meant(said: str, meant: str) -> None:
         "twenty thirty",
         "thirty or forty",
         "1, 2, 3",
+        "1,2,3",
         "thousand lakh things",
         "nineteen ninety",
         "point",

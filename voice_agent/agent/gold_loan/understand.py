@@ -10,13 +10,14 @@ import attrs
 from voice_agent.agent.customer import NO_LENDER, Profile
 from voice_agent.agent.dialogue import UNCLEAR, State
 from voice_agent.agent.gold_loan.lexicon import LENDER_KINDS, LEXICON, NO_LENDER_PHRASES
-from voice_agent.agent.gold_loan.table import FACTS
+from voice_agent.agent.gold_loan.stages import FACTS
 from voice_agent.agent.gold_purity import FINENESS
 from voice_agent.agent.table_agent import Understood
 from voice_agent.agent.understanding.answers import Answer, read_answer
 from voice_agent.agent.understanding.dates import read_day
 from voice_agent.agent.understanding.names import read_name
-from voice_agent.agent.understanding.quantities import MAX_GRAMS, Quantities, read_quantities
+from voice_agent.agent.understanding.quantities import Quantities, read_quantities
+from voice_agent.agent.understanding.quantity_words import MAX_GRAMS
 from voice_agent.agent.understanding.telephone import read_telephone
 from voice_agent.agent.understanding.words import spoken, words_of
 

@@ -6,173 +6,33 @@ of one kind, a range ("thirty or forty grams"), or numbers side by side ("one tw
 
 from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
-from typing import Final
 
 import attrs
 
 from voice_agent.agent.gold_purity import FINENESS, HALLMARKS
 from voice_agent.agent.understanding.numbers import NumberSpan, find_numbers
+from voice_agent.agent.understanding.quantity_words import (
+    CORRECTIONS,
+    FILLERS,
+    GRAMS_OF,
+    HALLMARK_WORDS,
+    JOINTS,
+    KARAT_WORDS,
+    LIKE_LAKHS,
+    MAX_GRAMS,
+    MAX_RATE,
+    MAX_RUPEES,
+    MISHEARD_KARATS,
+    MONTHLY,
+    MONTHS_OF_A_YEAR,
+    NEAR,
+    PAUSES,
+    POINTS,
+    RANGE_WORDS,
+    RUPEE_WORDS,
+    SAID_HALLMARKS,
+)
 from voice_agent.agent.understanding.words import Word, words_of
-
-MAX_GRAMS: Final = Decimal(20_000)
-"""Twenty kilograms; what is heavier was misheard."""
-MAX_RUPEES: Final = Decimal(10**10)
-MAX_RATE: Final = Decimal(100)
-MONTHS_OF_A_YEAR: Final = 12
-
-_GRAM: Final = Decimal(1)
-_TOLA: Final = Decimal("11.6638038")
-_SOVEREIGN: Final = Decimal(8)
-GRAMS_OF: Final = {
-    **dict.fromkeys(("gram", "grams", "gramme", "grammes", "gm", "gms", "g", "grm", "grms"), _GRAM),
-    # What recognisers make of grams.
-    **dict.fromkeys(("graham", "grahams", "gramps", "crams", "grand's", "grammar", "grants"), _GRAM),
-    **dict.fromkeys(("milligram", "milligrams", "mg"), Decimal("0.001")),
-    **dict.fromkeys(("kilo", "kilos", "kilogram", "kilograms", "kg", "kgs"), Decimal(1000)),
-    # Three eighths of a troy ounce of 31.1034768 g; a bhori is the tola of Bengal.
-    **dict.fromkeys(("tola", "tolas", "tolah", "tolla", "tollas", "bhori", "bhoris"), _TOLA),
-    # The jewellers' sovereign (pavan) of South India, not the British coin of 7.98805 g.
-    **dict.fromkeys(("sovereign", "sovereigns", "pavan", "pavans", "pawan", "savaran"), _SOVEREIGN),
-}
-"""Units of weight in grams. The dialogue repeats grams, so that who means another tola can say so."""
-
-_KARAT_WORDS: Final = frozenset(
-    [
-        "carat",
-        "carats",
-        "karat",
-        "karats",
-        "kt",
-        "ct",
-        "k",
-        "carrot",
-        "carrots",
-        "caret",
-        "carets",
-        "karate",
-        "carot",
-        "garret",
-    ]
-)
-"""With what recognisers make of carats: the dialogue repeats the number."""
-_MISHEARD_KARATS: Final = {
-    **dict.fromkeys(("forting", "fording", "forteen", "fortin", "thwarting"), 14),
-    **dict.fromkeys(("aiding", "aging", "eighting", "ating"), 18),
-}
-"""What recognisers make of fourteen and eighteen, before a word for carats."""
-_HALLMARK_WORDS: Final = frozenset(
-    ("hallmark", "hallmarked", "hall", "gold", "bis", "kdm", "purity", "fineness")
-)
-_SAID_HALLMARKS: Final = {
-    ("nine", "one", "six"): "916",
-    ("nine", "sixteen"): "916",
-    ("seven", "fifty"): "750",
-    ("five", "eighty", "five"): "585",
-    ("nine", "nine", "nine"): "999",
-}
-_RUPEE_WORDS: Final = frozenset(("rupees", "rupee", "rs", "inr", "rupiah", "bucks"))
-_CORRECTIONS: Final = frozenset(("no", "sorry", "mean", "actually", "rather", "wait", "correction"))
-_RANGE_WORDS: Final = frozenset(("or", "to", "between", "till"))
-_FILLERS: Final = frozenset(
-    [
-        "a",
-        "about",
-        "all",
-        "am",
-        "an",
-        "and",
-        "approx",
-        "approximately",
-        "around",
-        "be",
-        "carats",
-        "correct",
-        "er",
-        "exactly",
-        "gold",
-        "grams",
-        "have",
-        "i",
-        "i'd",
-        "i'll",
-        "i'm",
-        "in",
-        "is",
-        "it",
-        "it's",
-        "its",
-        "just",
-        "like",
-        "maybe",
-        "mean",
-        "my",
-        "no",
-        "nearly",
-        "of",
-        "ok",
-        "okay",
-        "only",
-        "or",
-        "oh",
-        "perhaps",
-        "please",
-        "probably",
-        "right",
-        "roughly",
-        "say",
-        "so",
-        "some",
-        "sorry",
-        "sure",
-        "that",
-        "that's",
-        "the",
-        "then",
-        "there",
-        "think",
-        "to",
-        "total",
-        "total's",
-        "um",
-        "uh",
-        "wait",
-        "we",
-        "well",
-        "with",
-        "would",
-        "yes",
-        "yeah",
-        "actually",
-        "got",
-    ]
-)
-"""Words around a number that leave it bare; any other word could be a unit that was misheard."""
-_LIKE_LAKHS: Final = frozenset(
-    (
-        "like",
-        "lack",
-        "lacked",
-        "relax",
-        "black",
-        "lah",
-        "lag",
-        "lakh",
-        "lakhs",
-        "lacks",
-        "late",
-        "lot",
-        "crore",
-        "crores",
-        "core",
-    )
-)
-"""What lakhs and crores are heard as; right before an amount, they have lost their number."""
-_POINTS: Final = frozenset(("point", "dot", "decimal"))
-_PAUSES: Final = frozenset(",.;:!?")
-_NEAR: Final = 2
-"""Words between a number and a quantity that may be its misheard unit."""
-_JOINTS: Final = frozenset(("and", ",", "plus"))
-_MONTHLY: Final = frozenset(("month", "monthly"))
 
 
 @attrs.frozen(kw_only=True)
@@ -229,7 +89,7 @@ def read_quantities(text: str) -> Quantities:
     rupees = _settled(it, _amounts)
     paid = it.taken_last
     left = it.numbers()
-    if any(word.text in _POINTS for word in it.words):
+    if any(word.text in POINTS for word in it.words):
         # "six point to five percent": a point that is in no number has lost what stood before or behind it.
         karat = rate = grams = rupees = None
         it.is_unsure = True
@@ -271,31 +131,31 @@ def _spoils(it: _Utterance, span: NumberSpan, found: _Found) -> bool:
     As in "one late twenty thousand rupees", and "three sovereigns and two grabs".
     """
     before = {it.text(at) for at in range(span.end, found.start)}
-    if 0 < found.start - span.end <= _NEAR and not before & _PAUSES and before - _FILLERS - _CORRECTIONS:
+    if 0 < found.start - span.end <= NEAR and not before & PAUSES and before - FILLERS - CORRECTIONS:
         return True
     between = {it.text(at) for at in range(found.end, span.start)}
-    return bool(between) and between <= {"and", "plus"} and it.text(span.end) not in {"", "|", *_PAUSES}
+    return bool(between) and between <= {"and", "plus"} and it.text(span.end) not in {"", "|", *PAUSES}
 
 
 def _has_lost_lakhs(it: _Utterance, paid: Sequence[_Found]) -> bool:
     """Whether a larger part of an amount was misheard: "seven, like thirty thousand", "for lack twenty thousand"."""
     for found in paid:
-        before = [it.text(at) for at in range(max(found.start - _NEAR, 0), found.start)]
-        before = [text for text in before if text not in _PAUSES]
-        if before and before[-1] in _LIKE_LAKHS:
+        before = [it.text(at) for at in range(max(found.start - NEAR, 0), found.start)]
+        before = [text for text in before if text not in PAUSES]
+        if before and before[-1] in LIKE_LAKHS:
             return True
     return False
 
 
 def _is_correction(it: _Utterance, start: int, end: int) -> bool:
-    return any(it.text(at) in _CORRECTIONS for at in range(start, end))
+    return any(it.text(at) in CORRECTIONS for at in range(start, end))
 
 
 def _bare(it: _Utterance, left: Sequence[NumberSpan]) -> Decimal | None:
     """Return the one number without a unit; None where a word beside it could be one: "five tolls", "sixty grand"."""
     said = {at for span in left for at in range(span.start, span.end)}
     others = {word.text for at, word in enumerate(it.words) if at not in said and not word.is_pause}
-    if it.is_unsure or others - _FILLERS:
+    if it.is_unsure or others - FILLERS:
         return None
     if len(left) == 1:
         return left[0].value
@@ -309,26 +169,26 @@ def _karats(it: _Utterance) -> Iterator[_Found | None]:
         hallmark = _hallmark(it, at)
         if hallmark is not None:
             yield hallmark
-    about_money = any(word.text in _RUPEE_WORDS for word in it.words)
+    about_money = any(word.text in RUPEE_WORDS for word in it.words)
     for at, word in enumerate(it.words):
         number = word.number
         # "22k" is gold and "50k" is money; a number has read both as thousands.
         if number is not None and number in FINENESS and it.text(at + 1) == "k" and not about_money:
             yield _Found(number, at, at + 2)
-        elif word.text in _MISHEARD_KARATS and it.text(at + 1) in _KARAT_WORDS:
-            yield _Found(Decimal(_MISHEARD_KARATS[word.text]), at, at + 2)
+        elif word.text in MISHEARD_KARATS and it.text(at + 1) in KARAT_WORDS:
+            yield _Found(Decimal(MISHEARD_KARATS[word.text]), at, at + 2)
     for span in it.numbers():
         # Recognisers pause there: "eighteen, carat gold".
         unit = span.end + (it.text(span.end) == ",")
-        if it.text(unit) in _KARAT_WORDS and not span.scaled:
+        if it.text(unit) in KARAT_WORDS and not span.scaled:
             yield _Found(span.value, span.start, unit + 1)
 
 
 def _hallmark(it: _Utterance, at: int) -> _Found | None:
-    for said, mark in (*_SAID_HALLMARKS.items(), *(((digits,), digits) for digits in HALLMARKS)):
+    for said, mark in (*SAID_HALLMARKS.items(), *(((digits,), digits) for digits in HALLMARKS)):
         end = at + len(said)
         if tuple(it.text(place) for place in range(at, end)) == said and (
-            {it.text(end), it.text(at - 1)} & _HALLMARK_WORDS
+            {it.text(end), it.text(at - 1)} & HALLMARK_WORDS
         ):
             return _Found(Decimal(HALLMARKS[mark]), at, end)
     return None
@@ -343,8 +203,8 @@ def _rates(it: _Utterance) -> Iterator[_Found | None]:
             end += 2
         else:
             continue
-        monthly = it.text(end) in _MONTHLY or (
-            it.text(end) in {"a", "per", "every"} and it.text(end + 1) in _MONTHLY
+        monthly = it.text(end) in MONTHLY or (
+            it.text(end) in {"a", "per", "every"} and it.text(end + 1) in MONTHLY
         )
         yield _Found(span.value * MONTHS_OF_A_YEAR if monthly else span.value, span.start, end)
 
@@ -392,18 +252,18 @@ def _is_range(it: _Utterance, before: NumberSpan, span: NumberSpan) -> bool:
     between = {it.text(at) for at in range(before.end, span.start)}
     if between == {"and"}:
         return it.text(before.start - 1) == "between"
-    return not between - _RANGE_WORDS - {","}
+    return not between - RANGE_WORDS - {","}
 
 
 def _is_joined(it: _Utterance, start: int, end: int) -> bool:
-    return all(it.text(at) in _JOINTS for at in range(start, end))
+    return all(it.text(at) in JOINTS for at in range(start, end))
 
 
 def _amounts(it: _Utterance) -> Iterator[_Found | None]:
     spans = it.numbers()
     for index, span in enumerate(spans):
         before, after = it.text(span.start - 1), it.text(span.end)
-        in_rupees = before in _RUPEE_WORDS or after in _RUPEE_WORDS
+        in_rupees = before in RUPEE_WORDS or after in RUPEE_WORDS
         if not (in_rupees or span.scaled):
             continue
         if index and _is_range(it, spans[index - 1], span):
