@@ -69,6 +69,16 @@ def samples(server: Any, name: str) -> dict[str, float]:
     }
 
 
+def is_refused(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=WAIT_SECONDS).close()
+    except ConnectionRefusedError:
+        return True
+    except ConnectionResetError:
+        return False  # it waited in the queue when that was closed
+    return False
+
+
 def is_alive(pid: int) -> bool:
     with suppress(ProcessLookupError):
         os.kill(pid, 0)
@@ -232,7 +242,7 @@ async def test_sigterm_drains_both_and_no_word_is_lost(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Both callers are told, speak on and get every word; systemd hears one service; nothing is left."""
+    """Both callers are told, speak on and get every word; new ones are refused; systemd hears one service; nothing is left."""
     monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))
     server = start_server(server__workers=2, server__grace_seconds=60)
     assert told(manager)["READY"] == "1"
@@ -243,6 +253,8 @@ async def test_sigterm_drains_both_and_no_word_is_lost(
         server.process.send_signal(signal.SIGTERM)
         for caller in calls.values():
             assert (await caller.next_of("notice"))["code"] == "draining"
+        # No process holds the port any more, or callers would wait in its queue for nobody.
+        await becomes_true(lambda: is_refused(server.port))
         stopping = told(manager)
         assert stopping["STOPPING"] == "1"
         assert int(stopping["EXTEND_TIMEOUT_USEC"]) > 60e6
