@@ -31,6 +31,7 @@ OpenServices = Callable[..., AbstractAsyncContextManager[Services]]
 Spoken = Callable[..., list[AudioFrame]]
 
 GRACE, FINISH, CLOSE = 20.0, 7.0, 3.0
+CALLER = Caller(ANONYMOUS, "127.0.0.1")
 LAME_DUCK = 4.0
 SETTINGS = Settings(
     server=ServerSettings(grace_seconds=GRACE, lame_duck_seconds=0),
@@ -75,7 +76,7 @@ async def hold_call(desk: CallDesk, events: list[SessionEvent], task_status: tri
         await caller.send_command(Start())
         task_status.started(caller)
         with desk.registry.place() as place:
-            await desk._serve_call(desk.services, place, ANONYMOUS, transport)
+            await desk._serve_call(desk.services, place, CALLER, transport)
 
 
 async def speak(caller: MemoryCaller, frames: list[AudioFrame]) -> None:
@@ -167,7 +168,7 @@ async def test_the_listener_stays_open_for_the_lame_duck_seconds(
         began = trio.current_time()
         nursery.start_soon(drain_now, desk, settings)
         await wait_all_tasks_blocked()
-        refusal = desk.room_for(Caller(ANONYMOUS, "127.0.0.1"))
+        refusal = desk.room_for(CALLER)
         assert refusal is not None
         assert refusal.error.code == "draining"
     assert trio.current_time() == began + LAME_DUCK
