@@ -21,9 +21,11 @@ LOST = "Reconnecting…"
 
 def expect_each_phrase_once(console: Any, words: Callable[[str], str]) -> None:
     """Beckett's sentences are all different: one that stands there twice was heard or told twice."""
-    console.expect_words("fail better")
+    # Behind a break the recogniser lacks what was said before, and may hear this word so.
+    console.expect_words("(fail|fare) better")
     text = words(" ".join(console.finals.all_inner_texts()))
-    assert [text.count(phrase) for phrase in PHRASES] == [1] * len(PHRASES), text
+    heard = text.replace("fare", "fail")
+    assert [heard.count(phrase) for phrase in PHRASES] == [1] * len(PHRASES), text
     spoken = words(" ".join(console.page.locator("#spoken p").all_text_contents()))
     assert spoken == text
 
