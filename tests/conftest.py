@@ -1,11 +1,13 @@
 """What several rooms' tests share: audio that a scripted model can hear, and services without models."""
 
-from collections.abc import AsyncIterator, Callable
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import attrs
 import numpy as np
 import pytest
+import structlog
 import trio
 
 from voice_agent.core.events import CloseRecord
@@ -30,6 +32,22 @@ class Closings:
 
 
 OpenServices = Callable[..., AbstractAsyncContextManager[Services]]
+
+
+@pytest.fixture(autouse=True)
+def _restored_logging() -> Iterator[None]:
+    """Logging is the process's: leave structlog, the root logger and the audit stream as they were."""
+    config = structlog.get_config()
+    root, audit = logging.getLogger(), logging.getLogger("voice_agent.audit")
+    handlers, level = root.handlers[:], root.level
+    yield
+    structlog.configure(**config)
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    for handler in audit.handlers[:]:
+        audit.removeHandler(handler)
+        handler.close()
+    audit.propagate = True
 
 
 @pytest.fixture

@@ -77,10 +77,11 @@ async def test_a_close_that_hangs_is_named_and_forced(
     fault = server.log_path.parent / "ignore-cancellation"
     with trio.fail_after(PATIENCE_SECONDS):
         async with connect(server.url) as socket_:
+            # Before the speech: a quick machine would have recognised all of it by the time it is said to have begun.
+            fault.touch()
             await socket_.send_message(speech[:60_000])
             while json.loads(await socket_.get_message())["type"] != "speech_started":
                 pass
-            fault.touch()
             await socket_.send_message('{"type": "stop"}')
             while not events(server, "close_overdue"):  # noqa: ASYNC110  # the log is another process's
                 await trio.sleep(0.05)
