@@ -206,7 +206,7 @@ async def test_an_endpoint_s_samples_are_whole_wherever_the_network_cuts(endpoin
     settings = VoiceSettings(
         kind="api", api_url=endpoint.url, api_key="secret-key", api_model="m", api_voice="v"
     )
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with open_voice(settings) as voice:
             assert voice is not None
             sound = np.concatenate(await heard_from(voice, "hello"))
@@ -222,15 +222,16 @@ async def test_an_endpoint_s_samples_are_whole_wherever_the_network_cuts(endpoin
     [
         ("refuse", "answered 429: 'slow'"),
         ("page", "sent text/html, not sound"),
-        ("stall", "ReadTimeout"),
+        ("stall", "Timeout"),
         ("odd", "in the middle of a sample"),
         ("break", "RemoteProtocolError"),
     ],
 )
 async def test_an_endpoint_that_is_no_good_is_a_typed_error(endpoint: Served, text: str, told: str) -> None:
     """Whatever it does; nothing hangs."""
-    settings = VoiceSettings(kind="api", api_url=endpoint.url, api_timeout_seconds=0.3)
-    with trio.fail_after(10):
+    patience_seconds = 0.3 if text == "stall" else 30.0
+    settings = VoiceSettings(kind="api", api_url=endpoint.url, api_timeout_seconds=patience_seconds)
+    with trio.fail_after(60):
         async with open_voice(settings) as voice:
             assert voice is not None
             with pytest.raises(SynthesisFailedError, match=told):
@@ -241,5 +242,5 @@ async def test_nobody_listens_at_the_endpoint() -> None:
     """Refused is told as what it is."""
     async with open_voice(VoiceSettings(kind="api", api_url="http://127.0.0.1:9/v1")) as voice:
         assert voice is not None
-        with trio.fail_after(10), pytest.raises(SynthesisFailedError, match="ConnectError"):
+        with trio.fail_after(60), pytest.raises(SynthesisFailedError, match="ConnectError"):
             await heard_from(voice, "hello")
