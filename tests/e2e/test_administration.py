@@ -17,6 +17,7 @@ pytestmark = pytest.mark.e2e
 
 PATIENCE_SECONDS = 60
 PIECE_BYTES = 200_000
+BYTES_PER_SECOND = 32_000
 
 
 @asynccontextmanager
@@ -32,6 +33,13 @@ async def only_session(client: httpx.AsyncClient) -> dict[str, Any]:
             pass
     [session] = sessions
     return dict(session)
+
+
+async def until_heard(client: httpx.AsyncClient, session_id: str, seconds: float) -> None:
+    """Wait until the session has heard so much audio, to a tenth of a second."""
+    with trio.fail_after(PATIENCE_SECONDS):
+        while (await client.get(f"/v1/sessions/{session_id}")).json()["audio_seconds"] < seconds - 0.1:  # noqa: ASYNC110 (another process hears)
+            await trio.sleep(0.02)
 
 
 async def messages_until_close(caller: Any) -> tuple[list[dict[str, Any]], int]:
@@ -82,6 +90,8 @@ async def test_a_call_is_seen_followed_and_ended(start_server: Any, connect: Any
             await nursery.start(follow, client, session["id"], followed)
             for begin in range(0, len(speech), PIECE_BYTES):
                 await caller.send_message(speech[begin : begin + PIECE_BYTES])
+            # The request to end it goes another way, and would overtake what was said.
+            await until_heard(client, session["id"], len(speech) / BYTES_PER_SECOND)
             answer = await client.delete(f"/v1/sessions/{session['id']}")
             assert (answer.status_code, answer.json()["state"]) == (202, "ending")
             messages, close_code = await messages_until_close(caller)
