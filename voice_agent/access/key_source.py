@@ -22,6 +22,7 @@ import trio
 
 from voice_agent.access.jwks import KeyRing, KeySetError, PublicKey, parse_key_set
 from voice_agent.core.errors import SettingsError
+from voice_agent.core.fetching import fetch
 from voice_agent.core.request_errors import TokenKeysUnavailableError
 from voice_agent.core.units import KIB, MINUTES, SECONDS
 from voice_agent.observability.metrics import Metrics
@@ -178,32 +179,12 @@ async def _read(path: str) -> bytes:
 
 
 async def _get(url: str) -> bytes:
-    document = bytearray()
     try:
-        # Reading the authorities' certificates takes tens of milliseconds, and they may have changed meanwhile.
-        certificates = await trio.to_thread.run_sync(httpx.create_ssl_context)
-        async with (
-            httpx.AsyncClient(
-                verify=certificates,
-                follow_redirects=False,
-                timeout=FETCH_SECONDS,
-                # A proxy of the environment may carry TLS; what is plain must not leave the machine.
-                trust_env=httpx.URL(url).scheme == "https",
-            ) as client,
-            # Uncompressed: some bytes of gzip unpack to gigabytes.
-            client.stream("GET", url, headers={"Accept-Encoding": "identity"}) as response,
-        ):
-            if response.status_code != httpx.codes.OK:
-                raise _FetchError(f"was answered with status {response.status_code}")
-            # Leaving the loop would leave the generators inside of the client's generators to the garbage collector;
-            # a cancellation unwinds them in order.
-            with trio.CancelScope() as reading:
-                async for piece in response.aiter_raw():
-                    document += piece
-                    if len(document) > MAX_DOCUMENT_BYTES:
-                        reading.cancel()
+        fetched = await fetch(url, timeout_seconds=FETCH_SECONDS, max_bytes=MAX_DOCUMENT_BYTES)
     except httpx.HTTPError as error:
         raise _FetchError(f"could not be fetched: {type(error).__name__} {error}".rstrip()) from None
     except (httpx.InvalidURL, OSError, ValueError) as error:
         raise _FetchError(f"could not be fetched: {type(error).__name__}") from None
-    return bytes(document)
+    if fetched.status != httpx.codes.OK:
+        raise _FetchError(f"was answered with status {fetched.status}")
+    return fetched.body

@@ -17,6 +17,7 @@ import trio
 
 from voice_agent.agent.dialogue_errors import PriceUnavailableError
 from voice_agent.agent.offer import Price
+from voice_agent.core.fetching import fetch
 from voice_agent.core.units import KIB
 from voice_agent.settings.gold_values import decimal_of, price_time
 from voice_agent.settings.schema import GoldSettings
@@ -116,30 +117,16 @@ async def _output(command: str) -> bytes:
 
 
 async def _body(gold: GoldSettings) -> bytes:
-    url, body = gold.price_url, bytearray()
     try:
-        certificates = await trio.to_thread.run_sync(httpx.create_ssl_context)
-        async with (
-            # The deadline around this holds for the whole; a proxy may carry TLS, what is plain stays on the machine.
-            httpx.AsyncClient(
-                verify=certificates,
-                timeout=gold.price_timeout_seconds,
-                trust_env=url.startswith("https:"),
-                follow_redirects=False,
-            ) as client,
-            client.stream("GET", url, headers={"Accept-Encoding": "identity"}) as response,
-        ):
-            if response.status_code != httpx.codes.OK:
-                raise PriceUnavailableError(f"the price feed answered with status {response.status_code}")
-            # Leaving the loop would leave the client's generators to the garbage collector; a cancellation unwinds them.
-            with trio.CancelScope() as reading:
-                async for piece in response.aiter_raw():
-                    body += piece
-                    if len(body) > MAX_ANSWER_BYTES:
-                        reading.cancel()
+        # The deadline around this holds for the whole.
+        fetched = await fetch(
+            gold.price_url, timeout_seconds=gold.price_timeout_seconds, max_bytes=MAX_ANSWER_BYTES
+        )
     except httpx.HTTPError as error:
         raise PriceUnavailableError(f"the price feed can't be reached ({type(error).__name__})") from None
-    return _bounded(bytes(body))
+    if fetched.status != httpx.codes.OK:
+        raise PriceUnavailableError(f"the price feed answered with status {fetched.status}")
+    return _bounded(fetched.body)
 
 
 def _bounded(answer: bytes) -> bytes:
