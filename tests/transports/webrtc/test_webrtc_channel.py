@@ -65,10 +65,10 @@ async def test_a_caller_whose_channel_was_closed_has_time_to_open_it_again(
     monkeypatch.setattr("voice_agent.transports.webrtc.connection.WATCH_SECONDS", 0.01)
     peer, caller = await connect(SOUND)
     await caller.until(lambda: caller.channel.readyState == "open")
-    connection, now, looks = peer._connection, [1000.0], []
+    connection, now, looks, is_looking = peer._connection, [1000.0], [], [True]
     look = connection._open_own_channel
     monkeypatch.setattr(connection, "_loop", SimpleNamespace(time=lambda: now[0]))
-    monkeypatch.setattr(connection, "_open_own_channel", lambda: looks.append(look()))
+    monkeypatch.setattr(connection, "_open_own_channel", lambda: is_looking[0] and looks.append(look()))
 
     async def look_again() -> None:
         looked = len(looks)
@@ -76,6 +76,14 @@ async def test_a_caller_whose_channel_was_closed_has_time_to_open_it_again(
 
     await caller.send_raw(51, b"\xff\xfe")
     await caller.until(lambda: connection.channel.is_gone)
+    await look_again()
+    now[0] += 3.9
+    await look_again()
+    is_looking[0] = False
+    await caller.open_channel()
+    await caller.send_raw(51, b"\xff\xfe")
+    await caller.until(lambda: connection.channel.is_gone and caller.channel.readyState == "closed")
+    is_looking[0] = True
     await look_again()
     now[0] += 3.9
     await look_again()

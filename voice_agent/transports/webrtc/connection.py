@@ -13,7 +13,13 @@ from contextvars import Context, ContextVar
 from typing import Any, Final, Protocol
 
 import structlog
-from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection, RTCSessionDescription
+from aiortc import (
+    RTCConfiguration,
+    RTCDataChannel,
+    RTCIceServer,
+    RTCPeerConnection,
+    RTCSessionDescription,
+)
 from aiortc.exceptions import OperationError
 from aiortc.rtcconfiguration import RTCIceTransportPolicy
 from aiortc.rtcrtptransceiver import RTCRtpTransceiver
@@ -131,7 +137,7 @@ class PeerConnection:
             )
         )
         self._pc.on("connectionstatechange", self._follow_state)
-        self._pc.on("datachannel", self.channel.adopt)
+        self._pc.on("datachannel", self._adopt)
 
     # -- signalling -----------------------------------------------------------------------------------------------
 
@@ -307,6 +313,11 @@ class PeerConnection:
         while not self._is_over:
             self._open_own_channel()
             await asyncio.sleep(WATCH_SECONDS)
+
+    def _adopt(self, channel: RTCDataChannel) -> None:
+        # It may come and go between two looks.
+        self._without_channel_since = None
+        self.channel.adopt(channel)
 
     def _open_own_channel(self) -> None:
         """Also for a caller whose channel was closed: ours must not cross the one that it opens again at once."""
