@@ -151,7 +151,7 @@ def test_parameters_are_those_that_are_read(document: dict[str, Any]) -> None:
     assert listed["opened_since"] == {"type": "string", "format": "date-time"}
     assert listed["state"] == {"$ref": "#/components/schemas/SessionState"}
     names = [field.name for field in attrs.fields(CallQuery)]
-    values = {"language": "en", "partials": "true"}
+    values = {"language": "en", "partials": "true", "microphone": "raw"}
     assert parse_options([(name, values[name]) for name in names]).partials
     assert names == list(values)
 

@@ -4,9 +4,20 @@ A transport decodes these from its own wire. ``position_seconds`` is where in th
 because a flush means the audio that came before it.
 """
 
+from enum import StrEnum
+
 import attrs
 
 from voice_agent.core.formats import AudioFormat
+
+
+class Microphone(StrEnum):
+    """What the caller's side has done to its sound already."""
+
+    PROCESSED = "processed"
+    """Echo, noise and level are taken care of, as in a browser or a telephone; or there is no loudspeaker to be heard."""
+    RAW = "raw"
+    """Nothing: an open microphone beside a loudspeaker."""
 
 
 @attrs.frozen(kw_only=True)
@@ -15,6 +26,7 @@ class CallOptions:
 
     language: str = "en"
     partials: bool = True
+    microphone: Microphone = Microphone.PROCESSED
 
 
 @attrs.frozen(kw_only=True)

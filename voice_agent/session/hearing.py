@@ -12,7 +12,10 @@ from typing import Final
 import numpy as np
 import trio
 
+from voice_agent.audio.ears import Care, Ears
+from voice_agent.audio.far_end import FarEnd
 from voice_agent.audio.resample import StreamResampler, open_resampler
+from voice_agent.core.commands import Microphone
 from voice_agent.core.events import Notice, SessionEvent, SpeechStarted, SpeechStopped
 from voice_agent.core.frames import AudioFrame
 from voice_agent.session.inbox import AudioInbox, FlushMark
@@ -56,6 +59,8 @@ class Hearing:
         self._tracker = UtteranceTracker(services.settings.vad)
         self._activity = services.voice_activity.open_stream()
         self._resampler: StreamResampler | None = None
+        self.ears = Ears(services.settings.ears, Care())
+        """What cares for the sound before voice activity."""
         self._rate = 0
         self._expected = 0
         self._rest: MonoAudio = np.zeros(0, np.float32)
@@ -74,6 +79,16 @@ class Hearing:
         """Where in the call hearing is."""
         self.audio_seconds = 0.0
         """Audio heard, without what was dropped."""
+
+    def care_for(self, microphone: Microphone) -> None:
+        """Choose what is done to the sound, before any comes."""
+        settings = self._services.settings.ears
+        self.ears = Ears(settings, Care.chosen(settings, is_raw=microphone is Microphone.RAW))
+
+    @property
+    def far_end(self) -> FarEnd:
+        """Is told what the caller is given to hear; another one after :meth:`care_for`."""
+        return self.ears.far_end
 
     def go_on_from(self, seconds: float, last_utterance: int) -> None:
         """Take up a call of which so much has been heard."""
@@ -104,11 +119,12 @@ class Hearing:
         if self._resampler is None or frame.sample_rate != self._rate or frame.position != self._expected:
             await self._go_on_at(frame, utterances)
         assert self._resampler is not None  # noqa: S101 (set by the line above, which mypy can't see)
+        self.ears.clock.note(frame.end / frame.sample_rate, self._inbox.taken_came_at)
         mono = frame.to_mono_float32()
         piece = max(1, int(PIECE_SECONDS * frame.sample_rate))
         for begin in range(0, len(mono), piece):
             samples = mono[begin : begin + piece]
-            await self._take(self._resampler.process(samples), utterances)
+            await self._take(await self.ears.clean(self._resampler.process(samples)), utterances)
             seconds = len(samples) / frame.sample_rate
             self.heard_seconds = (frame.position + begin + len(samples)) / frame.sample_rate
             self.audio_seconds += seconds
@@ -131,7 +147,9 @@ class Hearing:
         """Audio is not continuous here: the first frame, a gap, or another sample rate."""
         await self._end_utterance(utterances)
         await self._tell_dropped()
-        self._tracker.jump(round(frame.position * HEARING_RATE / frame.sample_rate))
+        position = round(frame.position * HEARING_RATE / frame.sample_rate)
+        self._tracker.jump(position)
+        self.ears.jump(position)
         self._activity.reset()
         self._rate = frame.sample_rate
         audio = self._services.settings.audio
@@ -140,9 +158,10 @@ class Hearing:
         )
 
     async def _end_utterance(self, utterances: trio.MemorySendChannel[LiveUtterance]) -> None:
-        """Push out what resampler and framing still hold, and end the utterance."""
+        """Push out what resampler, ears and framing still hold, and end the utterance."""
         if self._resampler is not None:
-            tail = np.concatenate((self._rest, self._resampler.flush()))
+            cleaned = await self.ears.clean(self._resampler.flush())
+            tail = np.concatenate((self._rest, cleaned, await self.ears.flush()))
             missing = -len(tail) % VAD_WINDOW
             self._rest = np.zeros(0, np.float32)
             await self._take(np.concatenate((tail, np.zeros(missing, np.float32))), utterances)

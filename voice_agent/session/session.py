@@ -273,6 +273,7 @@ class Session:
 
     async def start(self, audio_format: AudioFormat, options: CallOptions) -> None:
         """Take the caller's choices and say that the session hears."""
+        self._hearing.care_for(options.microphone)
         self._transcribing.language = options.language
         self._transcribing.wants_partials = options.partials and self._services.settings.recogniser.partials
         await self.publish(

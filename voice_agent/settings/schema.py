@@ -10,6 +10,7 @@ from voice_agent.settings.sections.access import AccessSettings
 from voice_agent.settings.sections.admission import AdmissionSettings
 from voice_agent.settings.sections.agent import AgentSettings
 from voice_agent.settings.sections.cluster import ClusterSettings
+from voice_agent.settings.sections.ears import EarsSettings
 from voice_agent.settings.sections.gold import GoldSettings
 from voice_agent.settings.sections.hearing import AudioSettings, RecogniserSettings, VadSettings
 from voice_agent.settings.sections.limits import LimitsSettings
@@ -29,6 +30,7 @@ __all__ = [
     "AgentSettings",
     "AudioSettings",
     "ClusterSettings",
+    "EarsSettings",
     "GoldSettings",
     "LimitsSettings",
     "LoggingSettings",
@@ -58,6 +60,7 @@ class Settings:
     admission: AdmissionSettings = attrs.field(factory=AdmissionSettings)
     session: SessionSettings = attrs.field(factory=SessionSettings)
     audio: AudioSettings = attrs.field(factory=AudioSettings)
+    ears: EarsSettings = attrs.field(factory=EarsSettings)
     vad: VadSettings = attrs.field(factory=VadSettings)
     recogniser: RecogniserSettings = attrs.field(factory=RecogniserSettings)
     voice: VoiceSettings = attrs.field(factory=VoiceSettings)

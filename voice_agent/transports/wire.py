@@ -9,7 +9,17 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final, TypeVar
 
-from voice_agent.core.commands import CallOptions, Command, Flush, Ping, Resume, Start, Stop, TypedText
+from voice_agent.core.commands import (
+    CallOptions,
+    Command,
+    Flush,
+    Microphone,
+    Ping,
+    Resume,
+    Start,
+    Stop,
+    TypedText,
+)
 from voice_agent.core.errors import (
     InvalidFieldError,
     NotAnObjectError,
@@ -38,7 +48,7 @@ LANGUAGES: Final = ("en",)
 MAX_TEXT_CHARS: Final = 4000
 MAX_PING_ID_CHARS: Final = 128
 MAX_INTEGER: Final = 2**31 - 1
-START_FIELDS: Final = ("encoding", "sample_rate", "channels", "language", "partials", "resume")
+START_FIELDS: Final = ("encoding", "sample_rate", "channels", "language", "partials", "microphone", "resume")
 RESUME_FIELDS: Final = ("session", "token", "last_seq", "audio_ms")
 MAX_SESSION_CHARS: Final = 64
 MAX_TOKEN_CHARS: Final = 128
@@ -108,7 +118,7 @@ def parse_start(fields: Mapping[str, object], defaults: CallOptions = _DEFAULT_O
         )
     return Start(
         audio_format=AudioFormat.parse(encoding, sample_rate, channels),
-        options=CallOptions(language=language, partials=partials),
+        options=CallOptions(language=language, partials=partials, microphone=_microphone(fields, defaults)),
         resume=parse_resume(fields["resume"]) if "resume" in fields else None,
     )
 
@@ -159,6 +169,7 @@ def _describe(  # noqa: PLR0911  # one return for each member of the closed unio
                 },
                 "language": event.options.language,
                 "partials": event.options.partials,
+                "microphone": str(event.options.microphone),
                 "limits": _rounded_values(event.limits),
                 "trace": event.trace_id,
                 **_describe_resume(event),
@@ -261,6 +272,7 @@ def _refuse_others(fields: Mapping[str, object], known: tuple[str, ...]) -> None
             )
 
 
+_MICROPHONES: Final = tuple(microphone.value for microphone in Microphone)
 _Kind = TypeVar("_Kind", str, bool)
 _WORDS_FOR_TYPES: Final[dict[type, str]] = {str: "a string", bool: "true or false"}
 
@@ -270,6 +282,15 @@ def _typed(fields: Mapping[str, object], name: str, kind: type[_Kind], default: 
     if not isinstance(value, kind):
         raise InvalidFieldError(f"{name} must be {_WORDS_FOR_TYPES[kind]}", field=name)
     return value
+
+
+def _microphone(fields: Mapping[str, object], defaults: CallOptions) -> Microphone:
+    value = _typed(fields, "microphone", str, str(defaults.microphone))
+    if value not in _MICROPHONES:
+        raise InvalidFieldError(
+            f"microphone {_quoted(value)} is unknown; use {' or '.join(_MICROPHONES)}", field="microphone"
+        )
+    return Microphone(value)
 
 
 def _integer(fields: Mapping[str, object], name: str, default: int) -> int:

@@ -6,6 +6,7 @@ from typing import Final
 
 import attrs
 
+from voice_agent.core.commands import Microphone
 from voice_agent.core.errors import (
     InvalidFieldError,
     InvalidJsonError,
@@ -64,6 +65,9 @@ class CallQuery:
     language: Language = parameter(Language.EN, "Language of the speech.")
     partials: bool = parameter(
         None, "Whether `partial` messages are wanted; without it as the operator chose."
+    )
+    microphone: Microphone = parameter(
+        Microphone.PROCESSED, "Whether echo, noise and level are taken care of already, as browsers do."
     )
 
 

@@ -26,7 +26,7 @@ RESUME_HEADER: Final = "Voice-Agent-Resume"
 LOCATION_BYTES: Final = 24
 """192 random bits: who has not been told an address does not find it."""
 
-_OPTIONS: Final = ("language", "partials")
+_OPTIONS: Final = ("language", "partials", "microphone")
 _BOOLEANS: Final = {"true": True, "false": False}
 _DEFAULT_OPTIONS: Final = CallOptions()
 _NAME_CHARS: Final = 40
