@@ -56,7 +56,7 @@ def test_an_integrators_factory(module: str) -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("gold", "must be none, echo, gold_loan, or package.module:factory"),
+        ("gold", "must be none, echo, gold_loan, chat, or package.module:factory"),
         (":make", "must be none"),
         ("nowhere_at_all:make", "can't be imported: No module named 'nowhere_at_all'"),
         ("broken_module:make", "can't be imported: No module named 'nothing_of_that_name'"),

@@ -31,7 +31,16 @@ def test_every_metric_is_updated_somewhere() -> None:
 def test_the_log_events_of_a_call_are_documented() -> None:
     """What the session and the server log stands in the table."""
     logged = set()
-    for room in ("session", "server", "observability", "supervisor", "cluster", "agent", "agent/gold_loan"):
+    for room in (
+        "session",
+        "server",
+        "observability",
+        "supervisor",
+        "cluster",
+        "agent",
+        "agent/gold_loan",
+        "agent/llm",
+    ):
         for path in (ROOT / "voice_agent" / room).glob("*.py"):
             logged |= set(
                 re.findall(r"log\.(?:info|warning|error|exception)\(\s*\"(\w+)\"", path.read_text())

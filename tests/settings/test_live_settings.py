@@ -48,6 +48,10 @@ SHOWN_ELSEWHERE: dict[str, str] = {
     key: "tests/agent/test_gold_live.py::test_every_setting_of_the_section_is_tried_here"
     for key in fields_by_key(Settings)
     if key.startswith("gold.")
+} | {
+    key: "tests/agent/test_chat_live.py::test_every_setting_of_the_section_is_tried_here"
+    for key, field in fields_by_key(Settings).items()
+    if key.startswith("chat.") and field.live
 }
 """Live settings that no part of this drive uses, with the test that changes them under a running server, or in a
 running talk."""

@@ -100,7 +100,11 @@ class Agent(Protocol):
 
 
 class AgentFactory(Protocol):
-    """What ``agent.factory`` names: called once, with nothing."""
+    """What ``agent.factory`` names: called once, with nothing.
+
+    If it has a parameter ``settings``, it is given a function that returns the :class:`~voice_agent.settings.schema.Settings`
+    in force.
+    """
 
     def __call__(self) -> Agent:
         """Return the agent."""

@@ -32,6 +32,8 @@ class Tool(Generic[ArgumentsT, ResultT]):
     result: type[ResultT]
     do: Callable[[ArgumentsT], Awaitable[ResultT]]
     limit_seconds: Callable[[], float]
+    is_pure: bool = False
+    """Whether it changes nothing in the world: then it may be used while the caller might still speak on."""
 
 
 class Toolbox:

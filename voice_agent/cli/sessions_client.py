@@ -11,9 +11,9 @@ import attrs
 import httpx
 import trio
 
-from voice_agent.cli.event_lines import EventReader, ServerSentEvent
 from voice_agent.cli.server_access import KEY_VARIABLE, ServerAccess
 from voice_agent.core.errors import ServerUnreachableError
+from voice_agent.core.event_lines import EventReader, ServerSentEvent
 from voice_agent.core.problem import PROBLEM_TYPE
 from voice_agent.core.units import SECONDS
 

@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 import click
 
 from voice_agent.cli import exit_codes
-from voice_agent.cli.event_lines import EventTooLargeError, ServerSentEvent
 from voice_agent.cli.running import run_program
 from voice_agent.cli.server_access import (
     ServerAccess,
@@ -25,6 +24,7 @@ from voice_agent.cli.sessions_client import RequestRefusedError, SessionsClient,
 from voice_agent.cli.sessions_display import describe_event, show_json, show_session, show_sessions
 from voice_agent.cli.sessions_follow import BrokenStreamError, Following, read_event
 from voice_agent.core.errors import SessionClosedError, VoiceAgentError
+from voice_agent.core.event_lines import EventTooLargeError, ServerSentEvent
 from voice_agent.core.transport import Wire
 from voice_agent.session.summary import SessionState
 from voice_agent.web.session_routes import SessionQuery

@@ -7,9 +7,9 @@ from typing import Any, Final
 import click
 import trio
 
-from voice_agent.cli.event_lines import ServerSentEvent
 from voice_agent.cli.sessions_client import RequestRefusedError, SessionsClient
 from voice_agent.core.errors import DependencyError, ServerUnreachableError, SessionClosedError
+from voice_agent.core.event_lines import ServerSentEvent
 from voice_agent.core.request_errors import EventsGoneError
 from voice_agent.core.units import SECONDS
 

@@ -27,7 +27,9 @@ Exit codes:
 
 @click.command(epilog=EPILOG, short_help="Talk with the configured agent in the terminal, in text.")
 @click.option(
-    "--agent", metavar="NAME", help="none, echo, gold_loan, or package.module:factory; as agent.factory."
+    "--agent",
+    metavar="NAME",
+    help="none, echo, gold_loan, chat, or package.module:factory; as agent.factory.",
 )
 @click.option("--facts", is_flag=True, help="After each answer, show the stage and what is known.")
 @click.option("--spoken", is_flag=True, help="Show what a voice would be given to say.")

@@ -304,6 +304,12 @@ class UnsafeBindError(OperatorError):
     code = "unsafe_bind"
 
 
+class LanguageModelRefusedError(OperatorError):
+    """The language model's endpoint refuses the key, the model or the request; asking again would not help."""
+
+    code = "language_model_refused"
+
+
 class StoreCorruptError(OperatorError):
     """What a store holds can't be read: damaged, foreign, or of a newer version."""
 
@@ -350,6 +356,17 @@ class SynthesisFailedError(DependencyError):
     """The text-to-speech engine or endpoint failed; the sentence has no sound, or not all of it."""
 
     code = "synthesis_failed"
+
+
+class LanguageModelFailedError(DependencyError):
+    """The language model can't be reached, is too slow or too busy, broke off, or sent what is no answer."""
+
+    code = "language_model_failed"
+
+    def __init__(self, message: str, *, retry_after_seconds: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+        """How long the endpoint wants to be left alone; 0 where it doesn't say."""
 
 
 class StoreUnavailableError(DependencyError):

@@ -253,6 +253,18 @@ RULES: Final[tuple[Rule[Settings], ...]] = (
         "or a node that is late once would be taken for gone",
     ),
     Rule(
+        ("agent.factory", "chat.url", "chat.model"),
+        lambda settings: (
+            settings.agent.factory != "chat" or (is_http(settings.chat.url) and bool(settings.chat.model))
+        ),
+        'agent.factory = "chat" needs chat.url, as https://host/v1, without user and password in it, and chat.model',
+    ),
+    Rule(
+        ("chat.url", "chat.api_key"),
+        lambda settings: not (settings.chat.url and settings.chat.api_key) or is_fetchable(settings.chat.url),
+        "chat.api_key is sent only to a chat.url with https://, or with http:// on loopback, or anybody on the way could read it",
+    ),
+    Rule(
         ("gold.rate_tiers",),
         lambda settings: _reads(rate_tiers, settings.gold.rate_tiers),
         "gold.rate_tiers must be limits in rupees and rates in percent as 100000:11.5, 500000:10.5, above:9.5: the limits rise, "

@@ -9,6 +9,7 @@ import attrs
 from voice_agent.settings.sections.access import AccessSettings
 from voice_agent.settings.sections.admission import AdmissionSettings
 from voice_agent.settings.sections.agent import AgentSettings
+from voice_agent.settings.sections.chat import ChatSettings
 from voice_agent.settings.sections.cluster import ClusterSettings
 from voice_agent.settings.sections.ears import EarsSettings
 from voice_agent.settings.sections.gold import GoldSettings
@@ -29,6 +30,7 @@ __all__ = [
     "AdmissionSettings",
     "AgentSettings",
     "AudioSettings",
+    "ChatSettings",
     "ClusterSettings",
     "EarsSettings",
     "GoldSettings",
@@ -65,6 +67,7 @@ class Settings:
     recogniser: RecogniserSettings = attrs.field(factory=RecogniserSettings)
     voice: VoiceSettings = attrs.field(factory=VoiceSettings)
     agent: AgentSettings = attrs.field(factory=AgentSettings)
+    chat: ChatSettings = attrs.field(factory=ChatSettings)
     gold: GoldSettings = attrs.field(factory=GoldSettings)
     store: StoreSettings = attrs.field(factory=StoreSettings)
     cluster: ClusterSettings = attrs.field(factory=ClusterSettings)

@@ -150,6 +150,7 @@ class GoldLoanTools:
             result=PriceResult,
             do=self._price,
             limit_seconds=_reckoning_seconds,
+            is_pure=True,
         )
         self.eligibility: Final = Tool(
             name="eligibility",
@@ -158,6 +159,7 @@ class GoldLoanTools:
             result=EligibilityResult,
             do=self._eligibility,
             limit_seconds=_reckoning_seconds,
+            is_pure=True,
         )
         self.saving: Final = Tool(
             name="saving",
@@ -166,6 +168,7 @@ class GoldLoanTools:
             result=SavingResult,
             do=self._saving,
             limit_seconds=_reckoning_seconds,
+            is_pure=True,
         )
         self.branch: Final = Tool(
             name="branch",
@@ -174,6 +177,7 @@ class GoldLoanTools:
             result=BranchResult,
             do=self._branch,
             limit_seconds=_reckoning_seconds,
+            is_pure=True,
         )
         self.visit: Final = Tool(
             name="visit",

@@ -12,7 +12,7 @@ class AgentSettings:
 
     factory: str = setting(
         "none",
-        "`none`: transcription only; `echo`; `gold_loan`; or an agent of your own, as `package.module:factory`. For "
+        "`none`: transcription only; `echo`; `gold_loan`; `chat`: a language model; or an agent of your own, as `package.module:factory`. For "
         "`voice-agent talk`: calls are transcribed and not answered yet.",
         minimum=1,
         maximum=256,

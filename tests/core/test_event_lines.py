@@ -2,7 +2,7 @@
 
 import pytest
 
-from voice_agent.cli.event_lines import MAX_EVENT_CHARS, EventReader, EventTooLargeError, ServerSentEvent
+from voice_agent.core.event_lines import MAX_EVENT_CHARS, EventReader, EventTooLargeError, ServerSentEvent
 
 
 def read(*lines: str, last_id: str = "") -> list[ServerSentEvent]:

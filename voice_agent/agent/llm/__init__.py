@@ -1,0 +1,1 @@
+"""A language model in the agent's seat: any OpenAI-compatible chat endpoint."""
