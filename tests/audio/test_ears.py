@@ -85,7 +85,8 @@ async def test_sound_is_where_it_was(care: Care, is_playing: bool) -> None:
     near = noise(4)
     ears = Ears(EarsSettings(), care)
     cleaned = await listened(ears, near, noise(4, 0.001, seed=2) if is_playing else None)
-    middle = slice(2 * RATE, 3 * RATE)
+    middle = slice(round(2.5 * RATE), round(3.5 * RATE))
+    assert len(cleaned) == len(near)
     agreement = {
         shift: abs(float(np.dot(near[middle], np.roll(cleaned, shift)[middle]))) for shift in range(-300, 301)
     }
@@ -118,6 +119,23 @@ async def test_echo_goes(delay_ms: int) -> None:
     enhancement = decibels(echo[known]) - decibels(cleaned[known])
     print(f"{delay_ms} ms: echo return loss enhancement {enhancement:.1f} dB")
     assert enhancement >= 25
+
+
+async def test_until_the_room_is_known_nothing_is_heard_of_the_first_sound() -> None:
+    """Two seconds from a call's first sound on; before, and ever after, the caller is heard."""
+    near = noise(8)
+    far = np.concatenate((np.zeros(2 * RATE, np.float32), noise(6, 0.001, seed=2)))
+    ears = Ears(EarsSettings(), Care(echo_cancellation=True))
+    cleaned, at = [], 0
+    for at in range(0, len(near), STEP):
+        if at >= 2 * RATE:
+            ears.far_end.play(far[at : at + STEP], RATE, at / RATE)
+        ears.clock.note((at + STEP) / RATE, (at + STEP) / RATE)
+        cleaned.append(await ears.clean(near[at : at + STEP]))
+    whole = np.concatenate((*cleaned, await ears.flush()))
+    assert np.array_equal(whole[: 2 * RATE], near[: 2 * RATE])
+    assert not whole[round(2.05 * RATE) : 4 * RATE].any()
+    assert decibels(whole[round(4.05 * RATE) :]) > decibels(near) - 6
 
 
 async def test_a_known_delay_brings_a_late_echo_within_reach() -> None:

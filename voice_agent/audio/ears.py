@@ -19,7 +19,7 @@ from pywebrtc_audio import AudioProcessor, EchoCanceller
 
 from voice_agent.audio.far_end import RATE, CaptureClock, FarEnd
 from voice_agent.audio.resample import MonoAudio
-from voice_agent.core.units import MS
+from voice_agent.core.units import MS, SECONDS
 from voice_agent.settings.sections.ears import EarsSettings
 
 FRAME: Final = RATE // 100
@@ -33,6 +33,10 @@ NOISE_DELAY: Final = 96
 LEAD_SECONDS: Final = 20 * MS
 """No echo comes sooner: a frame of this length is sent whole, and so it is played and captured later than told. In
 return its sound is known, even where the player is a little late."""
+
+LEARNING_SECONDS: Final = 2 * SECONDS
+"""From the first sound of a call on, the canceller learns the room. What it leaves meanwhile is loud enough to be taken for
+a caller, and nothing of that time is heard: a greeting can't be interrupted sooner."""
 
 NOISE_LEVELS: Final = {"low": 0, "moderate": 1, "high": 2, "highest": 3}
 
@@ -83,6 +87,8 @@ class Ears:
         self._canceller = EchoCanceller(RATE) if care.echo_cancellation else None
         self._thread = trio.CapacityLimiter(1)
         self._is_cancelling = False
+        self._to_learn = round(LEARNING_SECONDS * RATE)
+        """Samples until the canceller knows the room."""
         self._recent: MonoAudio = np.zeros(FRAME, np.float32)
         """The last frame that came; what passes by the canceller is its end."""
         self._rest: MonoAudio = np.zeros(0, np.float32)
@@ -156,7 +162,11 @@ class Ears:
             self._canceller.process(self._recent, np.zeros(FRAME, np.float32))
             self._is_cancelling = True
         self._recent = frames[-FRAME:]
-        return self._refine(self._canceller.process(frames, far))
+        left = self._canceller.process(frames, far)
+        if self._to_learn:
+            left[: self._to_learn] = 0
+            self._to_learn = max(0, self._to_learn - len(left))
+        return self._refine(left)
 
     def _refine(self, frames: MonoAudio) -> MonoAudio:
         return frames if self._processor is None else self._processor.process(frames)

@@ -35,7 +35,12 @@ class EarsSettings:
         "auto", "Brings quiet and loud voices to one level. `auto`: for raw microphones.", live=True
     )
     max_gain_db: float = setting(
-        30.0, "Gain control makes nothing louder than this.", unit="dB", minimum=0, maximum=90, live=True
+        12.0,
+        "Gain control makes nothing louder than by this; so it does with what is left of an echo.",
+        unit="dB",
+        minimum=0,
+        maximum=90,
+        live=True,
     )
     echo_delay_ms: int = setting(
         0,
