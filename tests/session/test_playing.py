@@ -407,3 +407,80 @@ async def test_a_sentence_goes_on_from_a_word(autojump_clock: MockClock) -> None
         await player.finish()
         assert [count for _, _, count in line.told] == [4]
         nursery.cancel_scope.cancel()
+
+
+async def test_words_are_told_every_half_second(autojump_clock: MockClock) -> None:
+    """While a sentence sounds, what is new is told each 500 ms; nothing is told twice, nor what is not new."""
+    line = Line()
+    player = player_on(line)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(player.run)
+        began = trio.current_time()
+        await say(player, line, "ab abc a abcdefghijklmn", tone(2))
+        await player.finish()
+        assert line.told_since(began) == [(0.5, 1, 2), (1.0, 1, 3), (2.0, 1, 4)]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_listener_who_is_slow_holds_up_no_sound(autojump_clock: MockClock) -> None:
+    """Whoever is told the words may take long over it; frames leave on time, and the last count is told."""
+    line = Line()
+    player = player_on(line)
+    counts: list[int] = []
+
+    async def slowly(count: int) -> None:
+        await trio.sleep(1.2)
+        counts.append(count)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(player.run)
+        began = trio.current_time()
+        await player.play("a b c d", sound(tone(2)), RATE, number=1, on_words=slowly)
+        assert trio.current_time() - began == pytest.approx(2 - LEAD, abs=NOW)
+        await player.finish()
+        assert counts == [1, 3, 4]
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_pace_of_a_voice_is_learned(autojump_clock: MockClock) -> None:
+    """A voice that says ten letters a second is taken to say the next sentence so, while that is still coming."""
+    line = Line()
+    player = player_on(line)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(player.run)
+        await say(player, line, "abcdefghij abcdefghij", tone(2))
+        await player.finish()
+        async with trio.open_nursery() as inner:
+            inner.start_soon(
+                lambda: say(player, line, "abcdefghij abcdefghij abcdefghij", tone(1.2), 5.0, number=2)
+            )
+            await trio.sleep(0.97)
+            assert player.heard == HeardSentence(number=2, words=0, is_whole=False)
+            await trio.sleep(0.04)
+            assert player.heard == HeardSentence(number=2, words=1, is_whole=False)
+            inner.cancel_scope.cancel()
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_voice_that_is_too_loud_is_clipped(autojump_clock: MockClock) -> None:
+    """Neither a transport nor an echo canceller gets more than full scale."""
+    line = Line()
+    await say(player_on(line), line, "one", 4 * tone(0.1))
+    assert np.abs(line.samples).max() == 1
+    assert max(np.abs(samples).max() for _, samples in line.far_end) == 1
+
+
+async def test_a_cut_tells_what_was_heard_until_then(autojump_clock: MockClock) -> None:
+    """A cut between two tellings tells the words in between; of a sentence that was handed over whole no more either."""
+    line = Line()
+    player = player_on(line)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(player.run)
+        began = trio.current_time()
+        await say(player, line, "a b c d e f g h i j", tone(1))
+        await trio.sleep_until(began + 0.91)
+        player.cut()
+        await player.finish()
+        assert line.told_since(began) == [(0.5, 1, 5), (0.91, 1, 9)]
+        assert player.heard == HeardSentence(number=1, words=9, is_whole=False)
+        nursery.cancel_scope.cancel()

@@ -286,7 +286,6 @@ class Player:
         if ahead.error is not None:
             raise ahead.error
         self._letters_per_second = line.marks.letters_per_second
-        self._let_sound()
         line.complete()
 
     async def _send_frames(self, line: _Line, samples: MonoAudio, on_first: Callable[[], None]) -> MonoAudio:
