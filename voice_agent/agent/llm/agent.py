@@ -102,7 +102,7 @@ class ChatAgent:
         chat: ChatSettings = self._settings()
         if chat.filler:
             # No part of the answer; a model that reads it in its own words begins to say it by itself.
-            text = text.removeprefix(chat.filler)
+            text = "" if chat.filler.startswith(text) else text.removeprefix(chat.filler)
         return attrs.evolve(history.keep_heard(state, text.strip()), is_over=False)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

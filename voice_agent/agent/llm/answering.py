@@ -15,7 +15,7 @@ import trio
 
 from voice_agent.agent.llm.endpoint import ChatEndpoint, Patience, Reply
 from voice_agent.agent.llm.history import Message, bounded, say, written
-from voice_agent.agent.llm.sentences import SentenceSplitter
+from voice_agent.agent.llm.sentences import SentenceSplitter, is_whole
 from voice_agent.agent.llm.spoken import Spoken, ThoughtFilter
 from voice_agent.agent.llm.using import END_CALL, UsedTools
 from voice_agent.agent.talk import Turn
@@ -187,7 +187,8 @@ class _Writing:
         """The reply is whole. Of one that was cut at its limit, half a sentence is not said, if something else was."""
         self._tell(self._thoughts.flush())
         rest = self._splitter.flush()
-        if finish_reason == "length" and rest and (self.has_spoken or rest[1:]):
+        is_cut = finish_reason == "length" and rest and not is_whole(rest[-1])
+        if is_cut and (self.has_spoken or rest[1:]):
             rest.pop()
         self._say(rest)
 

@@ -66,7 +66,7 @@ class ReplyReader:
         chunk = _object(data)
         if "error" in chunk:
             raise LanguageModelFailedError(
-                f"the model's endpoint broke off with an error: {_told(chunk['error'])}"
+                f"the model's endpoint broke off with an error: {told_by(chunk['error'])}"
             )
         choices = chunk.get("choices")
         if not isinstance(choices, list):
@@ -138,12 +138,16 @@ def _object(data: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         chunk = None
     if not isinstance(chunk, dict):
-        raise LanguageModelFailedError(f"the model's endpoint sent an event that is no object: {_told(data)}")
+        # What it holds may be a part of what was to be said, and is not for the log.
+        raise LanguageModelFailedError(
+            f"the model's endpoint sent an event of {len(data)} characters that is no object"
+        )
     return chunk
 
 
-def _told(error: object) -> str:
-    """Return what an error says, in one short line for the log."""
-    if isinstance(error, Mapping) and isinstance(error.get("message"), str):
-        error = error["message"]
-    return repr(error if isinstance(error, str) else repr(error))[:_TOLD_CHARS]
+def told_by(error: object) -> str:
+    """Return what an endpoint's error says, as one short line for the log."""
+    for name in ("error", "message", "detail"):
+        if isinstance(error, Mapping) and name in error:
+            error = error[name]
+    return repr(error if isinstance(error, str) else json.dumps(error))[:_TOLD_CHARS]

@@ -4,6 +4,7 @@ A request has a deadline for its first word, for each further one, and for the w
 or is gone) closes the stream at once. What an endpoint sends is bounded in bytes.
 """
 
+import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from email.utils import parsedate_to_datetime
@@ -14,7 +15,7 @@ import httpx
 import structlog
 import trio
 
-from voice_agent.agent.llm.chunks import ReplyReader, ToolCall
+from voice_agent.agent.llm.chunks import ReplyReader, ToolCall, told_by
 from voice_agent.core.errors import DependencyError, LanguageModelFailedError, LanguageModelRefusedError
 from voice_agent.core.event_lines import EventDecoder
 from voice_agent.core.units import KIB, MIB, MINUTES, MS
@@ -28,7 +29,7 @@ KEPT_SECONDS: Final = 2 * MINUTES
 """A connection is kept longer than a caller thinks about an answer: a new one costs round trips before the first word."""
 ENDING_SECONDS: Final = 200 * MS
 """Behind the last event the stream may take so long to end, for its connection to be used again."""
-MAX_TOLD_BYTES: Final = 1 * KIB
+MAX_TOLD_BYTES: Final = 4 * KIB
 """Of an error's body, which goes into our log."""
 MAX_RETRY_AFTER_SECONDS: Final = 10 * MINUTES
 """Who wants to be left alone for longer is as good as away."""
@@ -184,7 +185,12 @@ async def _refusal(
                 reading.cancel()
     said = bytes(body[:MAX_TOLD_BYTES]).decode("utf-8", "replace")
     # Some endpoints repeat the key that they refuse.
-    told = f"{response.status_code}: {(said.replace(key, '…') if key else said)!r}"
+    said = said.replace(key, "…") if key else said
+    try:
+        said = told_by(json.loads(said))
+    except (ValueError, RecursionError):
+        said = told_by(said)
+    told = f"{response.status_code}: {said}"
     if response.status_code in _BUSY or response.is_server_error:
         return LanguageModelFailedError(
             f"the model's endpoint answered {told}", retry_after_seconds=_retry_after(response)

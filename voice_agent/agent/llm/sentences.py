@@ -26,14 +26,20 @@ _MAYBE: Final = frozenset({"etc", "a.m", "p.m", "u.s", "u.k", "b.sc", "ph.d"})
 _CLOSERS: Final = "\"'\u201d\u2019\u00bb)]*_`"
 _FULL_WIDTH: Final = "\u3002\uff01\uff1f\u0964\u0965"
 """Sentence ends of Chinese, Japanese and the scripts of India; no blank follows them."""
+_CLOSING: Final = rf"[{re.escape(_CLOSERS)}\u300d\u300f\uff09]"
 _POSSIBLE_END: Final = re.compile(
-    rf"\n|[.!?…]+[{re.escape(_CLOSERS)}]*(?=\s)|[{_FULL_WIDTH}][{re.escape(_CLOSERS)}\u300d\u300f\uff09]*"
+    rf"\n|[.!?…]+[{re.escape(_CLOSERS)}]*(?=\s)|[{_FULL_WIDTH}]{_CLOSING}*(?=(?!{_CLOSING})(?s:.))"
 )
 _CLAUSE: Final = re.compile(r"[,;:—–](?=\s)")  # noqa: RUF001 - the dashes are meant
 _LAST_WORD: Final = re.compile(r"([\w.]+)$")
 _LIST_NUMBER: Final = re.compile(r"^[*_]*\d{1,3}$")
 _INITIAL: Final = re.compile(r"(?:^|\s)[A-HJ-Z]$")
 """As in "J. Smith"; "I" is a word."""
+
+
+def is_whole(sentence: str) -> bool:
+    """Whether a sentence has come to its end."""
+    return sentence.rstrip(_CLOSERS)[-1:] in {*".!?…", *_FULL_WIDTH}
 
 
 class SentenceSplitter:
