@@ -1,5 +1,6 @@
 """`voice-agent talk`, as a process: lines in, answers out, settings followed, time kept."""
 
+import json
 import os
 import subprocess
 import sys
@@ -108,6 +109,31 @@ def test_silence_and_time_count_where_asked(folder: Path) -> None:
     said = talk.until("Goodbye")
     assert said.count("Are you still there?") == 2
     assert talk.end()[0] == 0
+
+
+def test_a_language_model_answers(folder: Path) -> None:
+    """At a server process of its own: streamed sentences, an apology where it refuses, with the reason for the operator, and its end."""
+    with subprocess.Popen(
+        [sys.executable, str(ROOT / "tests/agent/chat_server.py"), "120"], stdout=subprocess.PIPE
+    ) as server:
+        assert server.stdout is not None
+        port = json.loads(server.stdout.readline())["port"]
+        (folder / "settings.toml").write_text(
+            f'[agent]\nfactory = "chat"\n[chat]\nurl = "http://127.0.0.1:{port}/v1"\nmodel = "m"\n'
+        )
+        talk = TalkProcess(folder)
+        talk.until("agent> Hello, you are talking to an automated assistant.")
+        talk.say("how much?")
+        assert "agent> It is 42.5 grams, I think.\n" in talk.until("agent> Goodbye")
+        talk.say("refuse")
+        talk.until("agent> I'm sorry, I can't answer right now.")
+        talk.say("bye")
+        talk.until("agent> Goodbye, friend.")
+        code, errors = talk.end()
+        assert code == 0
+        assert "language_model_refused" in errors
+        assert "Traceback" not in errors
+        server.terminate()
 
 
 def test_an_integrators_agent_and_an_input_file(folder: Path) -> None:
