@@ -104,9 +104,12 @@ async def test_with_no_care_sound_passes_untouched_and_at_once() -> None:
 
 
 async def test_where_nothing_sounds_the_canceller_changes_nothing() -> None:
-    """A silent agent has no echo: the caller's sound comes out bit for bit."""
+    """A silent agent has no echo, also one that sends silence: the caller's sound comes out bit for bit."""
     near = noise(1)
-    assert np.array_equal(await listened(Ears(EarsSettings(), Care(echo_cancellation=True)), near), near)
+    for far in (None, np.zeros_like(near)):
+        assert np.array_equal(
+            await listened(Ears(EarsSettings(), Care(echo_cancellation=True)), near, far), near
+        )
 
 
 @pytest.mark.parametrize("delay_ms", [20, 60, 120, 200, 400])
@@ -148,6 +151,18 @@ async def test_a_known_delay_brings_a_late_echo_within_reach() -> None:
     assert decibels(echo[known]) - decibels(cleaned[known]) >= 25
     without = await listened(Ears(EarsSettings(), Care(echo_cancellation=True)), echo, far)
     assert decibels(without[known]) - decibels(cleaned[known]) >= 10
+
+
+async def test_what_is_left_of_an_echo_is_not_made_louder() -> None:
+    """Gain control waits while our own voice sounds."""
+    far = bursts(8)
+    echo = in_room(far, 60) + noise(8, 0.0003)
+    known = slice(4 * RATE, None)
+    plain = await listened(Ears(EarsSettings(), Care(echo_cancellation=True)), echo, far)
+    raised = await listened(
+        Ears(EarsSettings(max_gain_db=30), Care(echo_cancellation=True, gain_control=True)), echo, far
+    )
+    assert decibels(raised[known]) < decibels(plain[known]) + 1
 
 
 async def test_noise_rumble_and_level_are_cared_for() -> None:

@@ -15,9 +15,9 @@ from typing import Final
 import attrs
 import numpy as np
 import trio
-from pywebrtc_audio import AudioProcessor, EchoCanceller
+from pywebrtc_audio import AudioProcessor, EchoCanceller, GainController
 
-from voice_agent.audio.far_end import RATE, CaptureClock, FarEnd
+from voice_agent.audio.far_end import RATE, SOUNDS, CaptureClock, FarEnd
 from voice_agent.audio.resample import MonoAudio
 from voice_agent.core.units import MS, SECONDS
 from voice_agent.settings.sections.ears import EarsSettings
@@ -37,6 +37,10 @@ return its sound is known, even where the player is a little late."""
 LEARNING_SECONDS: Final = 2 * SECONDS
 """From the first sound of a call on, the canceller learns the room. What it leaves meanwhile is loud enough to be taken for
 a caller, and nothing of that time is heard: a greeting can't be interrupted sooner."""
+
+HOLD_SECONDS: Final = 0.5 * SECONDS
+"""So long behind our own voice nothing is made louder, because what is left of the echo would be."""
+RAMP_SECONDS: Final = 0.1 * SECONDS
 
 NOISE_LEVELS: Final = {"low": 0, "moderate": 1, "high": 2, "highest": 3}
 
@@ -101,13 +105,16 @@ class Ears:
                 RATE,
                 noise_suppression=care.noise_suppression,
                 high_pass_filter=care.high_pass,
-                auto_gain_control=care.gain_control,
                 ns_level=NOISE_LEVELS[settings.noise_suppression_level],
-                agc_max_gain_db=settings.max_gain_db,
             )
-            if care.noise_suppression or care.high_pass or care.gain_control
+            if care.noise_suppression or care.high_pass
             else None
         )
+        self._gain = GainController(RATE, max_gain_db=settings.max_gain_db) if care.gain_control else None
+        self._gain_share = 1.0
+        """How much of the gain is given: between 0 while our own voice sounds, and 1."""
+        self._held = 0
+        """Samples until it is given again."""
 
     def jump(self, position: int) -> None:
         """A new stream begins, at this sample of the call; the one before was flushed."""
@@ -115,7 +122,7 @@ class Ears:
 
     async def clean(self, samples: MonoAudio) -> MonoAudio:
         """Take what the caller sends, n of any size; return what is ready, of shape (m,)."""
-        if self._canceller is None and self._processor is None:
+        if not self.care.names:
             return samples
         waiting = np.concatenate((self._rest, samples)) if len(self._rest) else samples
         whole = len(waiting) // FRAME * FRAME
@@ -143,7 +150,7 @@ class Ears:
             far = self.far_end.between(begin, len(frames))
         self._position += len(frames)
         if far is None:
-            return self._refine(self._pass_by(frames))
+            return self._raise(self._refine(self._pass_by(frames)))
         return await trio.to_thread.run_sync(self._cancel_and_refine, frames, far, limiter=self._thread)
 
     def _pass_by(self, frames: MonoAudio) -> MonoAudio:
@@ -166,7 +173,21 @@ class Ears:
         if self._to_learn:
             left[: self._to_learn] = 0
             self._to_learn = max(0, self._to_learn - len(left))
-        return self._refine(left)
+        self._held = round(HOLD_SECONDS * RATE) if np.abs(far).max() > SOUNDS else self._held
+        return self._raise(self._refine(left))
 
     def _refine(self, frames: MonoAudio) -> MonoAudio:
         return frames if self._processor is None else self._processor.process(frames)
+
+    def _raise(self, frames: MonoAudio) -> MonoAudio:
+        """Bring speech to its level; what our own voice may have left stays as it is, and teaches nothing."""
+        if self._gain is None:
+            return frames
+        is_held = self._held > 0
+        raised = self._gain.process(frames, 0.0) if is_held else self._gain.process(frames)
+        self._held = max(0, self._held - len(frames))
+        step = len(frames) / (RAMP_SECONDS * RATE)
+        share = max(0.0, self._gain_share - step) if is_held else min(1.0, self._gain_share + step)
+        shares = np.linspace(self._gain_share, share, len(frames), dtype=np.float32)
+        self._gain_share = share
+        return frames + shares * (raised - frames)

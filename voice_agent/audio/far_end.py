@@ -24,6 +24,9 @@ SEAM_SECONDS: Final = 40 * MS
 """Frames that are to follow each other, and by their times nearly do, follow each other: a player wakes up late now and
 then, but what the caller hears has no holes."""
 
+SOUNDS: Final = 1e-4
+"""What is quieter has no echo that anybody hears; -80 dB."""
+
 TAIL_SECONDS: Final = 1.5 * SECONDS
 """An echo can come so much later than its sound: half a second on its way, and what the room holds."""
 
@@ -110,10 +113,11 @@ class FarEnd:
             self._resampler = None
 
     def _keep(self, resampled: MonoAudio) -> None:
-        if not len(resampled):
-            return
-        self._pieces.append((self._resampled_to, resampled))
+        begin = self._resampled_to
         self._resampled_to += len(resampled)
+        if not len(resampled) or np.abs(resampled).max() <= SOUNDS:
+            return
+        self._pieces.append((begin, resampled))
         self._kept += len(resampled)
         while self._kept > MAX_KEPT_SECONDS * RATE:
             self._forget_oldest()
