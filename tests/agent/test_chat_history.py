@@ -4,6 +4,7 @@ import json
 
 import attrs
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -105,11 +106,15 @@ def test_two_of_one_speaker_become_one() -> None:
     assert written((), "") == []
 
 
-async def test_a_state_goes_through_json(autojump_clock: object) -> None:
+async def test_a_state_goes_through_json(autojump_clock: trio.testing.MockClock) -> None:
     """And keeps the time that is left, whatever the other process's clock says."""
     agent = ChatAgent(lambda: CHAT)
+    autojump_clock.jump(100)
     state = say(note_tools(hear(agent.begin(100.0), "hi"), [CALL, ANSWER]), "Hello.")
-    assert agent.load(json.loads(json.dumps(agent.dump(state)))) == state
+    dumped = json.loads(json.dumps(agent.dump(state)))
+    assert agent.load(dumped) == state
+    autojump_clock.jump(30)
+    assert agent.load(dumped) == attrs.evolve(state, ends_at=state.ends_at + 30)
     assert agent.may_record(state)
 
 

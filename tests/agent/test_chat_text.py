@@ -77,6 +77,7 @@ def test_what_has_no_end_is_cut() -> None:
     words = split("Well. " + "word " * 200)
     assert max(map(len, words)) <= MAX_SENTENCE_CHARS
     assert set(" ".join(words[1:]).split()) == {"word"}
+    assert max(map(len, split("word " * 100 + "end. Next."))) <= MAX_SENTENCE_CHARS
     assert [len(piece) for piece in split("x" * 700)] == [280, 280, 140]
 
 

@@ -210,6 +210,19 @@ async def test_effects_wait_until_the_caller_has_surely_finished(autojump_clock:
         assert stage.said[-1][0] == "Booked."
 
 
+async def test_who_pays_for_each_request_may_wait_until_it_is_sure(autojump_clock: Clock) -> None:
+    """With `asks_ahead` the model is asked at once; without it, when the caller has surely finished."""
+    for asks_ahead, asked_after in ((True, 0.0), (False, 5.0)):
+        async with playing(["Well."], chat=attrs.evolve(CHAT, asks_ahead=asks_ahead)) as stage:
+
+            async def settled() -> None:
+                await trio.sleep(5)
+
+            began_at = trio.current_time()
+            await stage.agent.reply(stage.turn(settled=settled))
+            assert stage.model.asked_at == [began_at + asked_after]
+
+
 async def test_a_tool_that_is_interrupted_is_known_to_have_begun(autojump_clock: Clock) -> None:
     """So that the next turn doesn't do it twice without a word."""
 

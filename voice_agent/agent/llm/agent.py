@@ -156,6 +156,8 @@ class ChatAgent:
         except LanguageModelRefusedError as error:
             await _apologise(turn, chat, error, has_spoken=False)
             return
+        if not chat.asks_ahead:
+            await turn.settled()
         outcome = await Answer(turn, chat, self._endpoint, self._tools, prompt).give()
         if outcome.fault is not None:
             await _apologise(turn, chat, outcome.fault, has_spoken=outcome.has_spoken)

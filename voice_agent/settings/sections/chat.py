@@ -89,6 +89,12 @@ class ChatSettings:
         maximum=10,
         live=True,
     )
+    asks_ahead: bool = setting(
+        True,
+        "The model is asked while the caller might still speak on, for an answer without delay; a request that was in vain "
+        "costs its tokens.",
+        live=True,
+    )
     max_tool_rounds: int = setting(
         4,
         "How often in a turn the model may use tools before it must answer.",
