@@ -85,7 +85,8 @@ class Ears:
     def __init__(self, settings: EarsSettings, care: Care, far_end: FarEnd | None = None) -> None:
         """``far_end`` is told what the caller hears."""
         self.care = care
-        self.far_end = far_end or FarEnd(is_wanted=care.echo_cancellation)
+        self.far_end = far_end or FarEnd()
+        self.far_end.is_wanted = care.echo_cancellation
         self.clock = CaptureClock()
         self._echo_delay = round((LEAD_SECONDS + settings.echo_delay_ms * MS) * RATE)
         self._canceller = EchoCanceller(RATE) if care.echo_cancellation else None

@@ -83,11 +83,11 @@ class Hearing:
     def care_for(self, microphone: Microphone) -> None:
         """Choose what is done to the sound, before any comes."""
         settings = self._services.settings.ears
-        self.ears = Ears(settings, Care.chosen(settings, is_raw=microphone is Microphone.RAW))
+        self.ears = Ears(settings, Care.chosen(settings, is_raw=microphone is Microphone.RAW), self.far_end)
 
     @property
     def far_end(self) -> FarEnd:
-        """Is told what the caller is given to hear; another one after :meth:`care_for`."""
+        """Is told what the caller is given to hear."""
         return self.ears.far_end
 
     def go_on_from(self, seconds: float, last_utterance: int) -> None:

@@ -24,7 +24,7 @@ class EarsSettings:
         "auto", "Makes steady noise quieter. `auto`: for raw microphones.", live=True
     )
     noise_suppression_level: Literal["low", "moderate", "high", "highest"] = setting(
-        "moderate",
+        "low",
         "By how much: 6, 12, 18 or 21 dB. What a suppressor leaves of quiet consonants is harder to understand.",
         live=True,
     )
