@@ -30,6 +30,7 @@ import moonshine_voice
 import numpy as np
 import numpy.typing as npt
 import trio
+from piper import PiperVoice, SynthesisConfig
 
 from voice_agent import AudioFrame, Settings, open_session
 from voice_agent.audio.ears import Care, Ears
@@ -40,7 +41,7 @@ from voice_agent.core.events import SpeechStarted, SpeechStopped, Transcript
 from voice_agent.server.assembly import open_services
 from voice_agent.session.services import Services
 from voice_agent.settings.schema import EarsSettings, VoiceSettings
-from voice_agent.speech.piper import PiperModel
+from voice_agent.speech.piper import find_voice
 
 Audio = npt.NDArray[np.float32]
 Spans = list[tuple[float, float]]
@@ -113,13 +114,14 @@ def in_room(far: Audio, delay_ms: int, seed: int) -> Audio:
 
 def spoken(turns: Iterable[str]) -> tuple[Audio, list[tuple[float, float]]]:
     """The agent's sentences with a pause behind each, at 16 kHz; and when each begins and is over, echo and all."""
-    model = PiperModel.open(VoiceSettings(kind="piper"))
+    voice = PiperVoice.load(find_voice(VoiceSettings(kind="piper")))
+    # Without the noise that makes each speaking another.
+    style = SynthesisConfig(noise_scale=0, noise_w_scale=0)
     parts, spans, at = [], [], 0
     for turn in turns:
-        resampler = open_resampler(model.sample_rate, RATE)
-        sound = np.concatenate(
-            (resampler.process(model.synthesise(turn)), resampler.flush(), np.zeros(RATE, np.float32))
-        )
+        sound = np.concatenate([part.audio_float_array for part in voice.synthesize(turn, style)])
+        resampler = open_resampler(voice.config.sample_rate, RATE)
+        sound = np.concatenate((resampler.process(sound), resampler.flush(), np.zeros(RATE, np.float32)))
         spans.append((at / RATE, (at + len(sound)) / RATE))
         parts.append(sound)
         at += len(sound)
