@@ -141,6 +141,29 @@ async def test_until_the_room_is_known_nothing_is_heard_of_the_first_sound() -> 
     assert decibels(whole[round(4.05 * RATE) :]) > decibels(near) - 6
 
 
+async def test_a_restless_network_does_not_bring_the_echo_back() -> None:
+    """Audio that comes up to 30 ms late, and after a stall of a second all at once, is still held against what it echoes."""
+    far = bursts(12)
+    echo = in_room(far, 80) + noise(12, 0.0003)
+    rng = np.random.default_rng(6)
+    ears = Ears(EarsSettings(), Care(echo_cancellation=True))
+    cleaned, played = [], 0
+    for at in range(0, len(echo), STEP):
+        captured = (at + STEP) / RATE
+        came_at = max(captured + rng.uniform(0, 0.03), 7.0 if 6 < captured < 7 else 0)
+        while played < min(came_at * RATE, len(far)):
+            # The player wakes up late too.
+            ears.far_end.play(far[played : played + STEP], RATE, played / RATE + rng.uniform(0, 0.01))
+            played += STEP
+        ears.clock.note(captured, came_at)
+        cleaned.append(await ears.clean(echo[at : at + STEP]))
+    whole = np.concatenate((*cleaned, await ears.flush()))
+    for known in (slice(4 * RATE, 6 * RATE), slice(7 * RATE, None)):
+        enhancement = decibels(echo[known]) - decibels(whole[known])
+        print(f"echo return loss enhancement {enhancement:.1f} dB")
+        assert enhancement >= 20
+
+
 async def test_a_known_delay_brings_a_late_echo_within_reach() -> None:
     """`ears.echo_delay_ms` is taken off before the canceller searches."""
     far = bursts(8)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from voice_agent.core.commands import CallOptions, Flush, Ping, Resume, Start, Stop, TypedText
+from voice_agent.core.commands import CallOptions, Flush, Microphone, Ping, Resume, Start, Stop, TypedText
 from voice_agent.core.errors import (
     CallerError,
     InvalidFieldError,
@@ -33,6 +33,10 @@ def parse(text: str) -> object:
     ("text", "command"),
     [
         ('{"type":"start"}', Start()),
+        (
+            '{"type":"start","microphone":"raw"}',
+            Start(options=CallOptions(microphone=Microphone.RAW)),
+        ),
         (
             '{"type":"start","encoding":"opus","sample_rate":48000,"channels":2,"language":"en","partials":false}',
             Start(
@@ -143,6 +147,8 @@ def test_an_unknown_type_is_told_in_few_words(name: str) -> None:
         ('{"type":"start","language":1}', "language"),
         ('{"type":"start","partials":"yes"}', "partials"),
         ('{"type":"start","partials":1}', "partials"),
+        ('{"type":"start","microphone":"loud"}', "microphone"),
+        ('{"type":"start","microphone":true}', "microphone"),
         ('{"type":"text"}', "text"),
         ('{"type":"text","text":""}', "text"),
         ('{"type":"text","text":" \\n"}', "text"),
@@ -207,7 +213,9 @@ json_values = st.recursive(
     lambda children: st.lists(children) | st.dictionaries(st.text(), children),
 )
 messages = st.dictionaries(
-    st.sampled_from(["encoding", "sample_rate", "channels", "language", "partials", "text", "id", "x"]),
+    st.sampled_from(
+        ["encoding", "sample_rate", "channels", "language", "partials", "microphone", "text", "id", "x"]
+    ),
     json_values,
 ).flatmap(
     lambda fields: st.sampled_from(["start", "text", "flush", "ping", "stop", "nap"]).map(
